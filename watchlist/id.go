@@ -1,0 +1,99 @@
+package watchlist
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"vigie/watchlist/plate"
+)
+
+// MaxIDBytes is the greatest length of a list id, an entry id and a queue name.
+const MaxIDBytes = 64
+
+// idRule is what ValidID asks, for error texts.
+const idRule = "must be 1 to 64 characters of a-z 0-9 - _ and begin with a letter or digit"
+
+// ValidID reports whether id may name a list, an entry or a queue: 1 to
+// MaxIDBytes bytes of a-z, 0-9, '-' and '_', the first a letter or digit. Such
+// an id needs no quoting in a URL, a Kafka key, a Redis key or a shell.
+func ValidID(id string) bool {
+	if id == "" || len(id) > MaxIDBytes {
+		return false
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		case (c == '-' || c == '_') && i > 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// SaltSize is the length of List.Salt in bytes: 128 bits cannot be guessed.
+const SaltSize = 16
+
+// NewSalt returns the salt for a new list, read from rand, which must be a
+// cryptographic source (crypto/rand.Reader). It fails when rand does.
+func NewSalt(rand io.Reader) ([]byte, error) {
+	salt := make([]byte, SaltSize)
+	if _, err := io.ReadFull(rand, salt); err != nil {
+		return nil, fmt.Errorf("watchlist: new salt: %w", err)
+	}
+	return salt, nil
+}
+
+// EntryIDLen is the length of what EntryID returns.
+const EntryIDLen = 26
+
+var entryIDEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// EntryID returns the id of the entry for plate k and country c on list l:
+// EntryIDLen characters of lower-case base32, the first 128 bits of HMAC-SHA256
+// under the salt of the list.
+//
+// The same plate and country on the same list always have the same id, so that
+// adding one again replaces it and importing a file twice changes nothing. The
+// digest is keyed because there are too few plates for a plain one: whoever
+// meets an id in a URL or a log could try them all. It covers the texts of key
+// and country rather than their numbers, so that ids outlive a change of
+// plate.Packing.
+//
+// EntryID panics when the salt of l is shorter than SaltSize.
+func EntryID(l *List, k plate.Key, c plate.Country) string {
+	if len(l.Salt) < SaltSize {
+		panic("watchlist: EntryID of a list without a salt")
+	}
+	mac := hmac.New(sha256.New, l.Salt)
+	buf := make([]byte, 0, 128)
+	buf = append(buf, "vigie entry 1\x00"...) // no field can hold a NUL
+	buf = append(buf, l.ID...)
+	buf = append(buf, 0)
+	buf = append(buf, k.String()...)
+	buf = append(buf, 0)
+	buf = append(buf, c.String()...)
+	mac.Write(buf)
+	var sum [sha256.Size]byte
+	return entryIDEncoding.EncodeToString(mac.Sum(sum[:0])[:16])
+}
+
+// Tag returns a 32-bit digest of the salt, the mark of this list among all that
+// ever bore its id. It is 0 only for a list without a salt.
+func (l *List) Tag() uint32 {
+	if len(l.Salt) == 0 {
+		return 0
+	}
+	sum := sha256.Sum256(append([]byte("vigie list 1\x00"), l.Salt...))
+	return max(1, binary.BigEndian.Uint32(sum[:]))
+}
+
+// Owns reports whether e is an entry of l: it names the id of l, and was made
+// for this list and not for an earlier one, since dropped, under the same id.
+func (l *List) Owns(e *Entry) bool {
+	return e.List == l.ID && (e.ListTag == 0 || e.ListTag == l.Tag())
+}
