@@ -1,0 +1,179 @@
+package control
+
+import (
+	"encoding/binary"
+	"iter"
+	"slices"
+	"sort"
+
+	"vigie/watchlist"
+)
+
+// entrySet is a set of entries in the order of their ids. The zero value is empty.
+//
+// It is a sequence of blocks, each a sorted slice: look-up, insertion and removal
+// are two binary searches and one short move, at any size, and a page of entries
+// is a walk. Ids are digests and arrive in random order, so blocks are about
+// seven tenths full: 23 bytes per entry. A map needs more (36) and has no
+// order; a map with a slice sorted when needed has both, but sorting ten million
+// ids takes seconds, and every added entry would ask for it again.
+type entrySet struct {
+	blocks []block // none is empty; every item sorts before those of the next block
+	n      int
+}
+
+// maxBlock is the greatest length of a block. Insertion moves half a block, and
+// the split of a block moves half the slice of blocks: 512 balances the two
+// at ten million entries.
+const maxBlock = 512
+
+type block struct {
+	first uint64 // prefix of the first item, so that the search stays in one array
+	items []item
+}
+
+// item is an entry with the start of its id, which spares the search most visits
+// to entries.
+type item struct {
+	prefix uint64
+	entry  *watchlist.Entry
+}
+
+// prefix returns the first eight bytes of id as a number that sorts like them.
+func prefix(id string) uint64 {
+	var b [8]byte
+	copy(b[:], id)
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// less reports whether it sorts before an item with prefix p and the given id.
+func (it item) less(p uint64, id string) bool {
+	if it.prefix != p {
+		return it.prefix < p
+	}
+	return it.entry.ID < id
+}
+
+// find returns where id is, or where it belongs. The block is len(s.blocks) only
+// when the set is empty.
+func (s *entrySet) find(id string) (b, i int, found bool) {
+	p := prefix(id)
+	// The last block that does not begin after id.
+	b = sort.Search(len(s.blocks), func(i int) bool {
+		bl := &s.blocks[i]
+		if bl.first != p {
+			return bl.first > p
+		}
+		return bl.items[0].entry.ID > id
+	})
+	if b > 0 {
+		b--
+	} else if len(s.blocks) == 0 {
+		return 0, 0, false
+	}
+	items := s.blocks[b].items
+	i = sort.Search(len(items), func(i int) bool { return !items[i].less(p, id) })
+	return b, i, i < len(items) && items[i].prefix == p && items[i].entry.ID == id
+}
+
+// get returns the entry with an id, or nil.
+func (s *entrySet) get(id string) *watchlist.Entry {
+	if b, i, ok := s.find(id); ok {
+		return s.blocks[b].items[i].entry
+	}
+	return nil
+}
+
+// put adds e and returns the entry of the same id that it replaces, or nil.
+func (s *entrySet) put(e *watchlist.Entry) (old *watchlist.Entry) {
+	b, i, ok := s.find(e.ID)
+	if ok {
+		it := &s.blocks[b].items[i]
+		old, it.entry = it.entry, e
+		return old
+	}
+	s.n++
+	it := item{prefix(e.ID), e}
+	if len(s.blocks) == 0 {
+		s.blocks = []block{{it.prefix, []item{it}}}
+		return nil
+	}
+	bl := &s.blocks[b]
+	if len(bl.items) == maxBlock {
+		s.split(b)
+		if i > maxBlock/2 {
+			b, i = b+1, i-maxBlock/2
+		}
+		bl = &s.blocks[b]
+	}
+	bl.items = slices.Insert(bl.items, i, it)
+	bl.first = bl.items[0].prefix
+	return nil
+}
+
+// split moves the second half of block b to a new block after it.
+func (s *entrySet) split(b int) {
+	items := s.blocks[b].items
+	right := append(make([]item, 0, maxBlock), items[maxBlock/2:]...)
+	clear(items[maxBlock/2:])
+	s.blocks[b].items = items[:maxBlock/2]
+	s.blocks = slices.Insert(s.blocks, b+1, block{right[0].prefix, right})
+}
+
+// remove takes the entry with an id out and returns it, or nil.
+func (s *entrySet) remove(id string) (old *watchlist.Entry) {
+	b, i, ok := s.find(id)
+	if !ok {
+		return nil
+	}
+	s.n--
+	bl := &s.blocks[b]
+	old = bl.items[i].entry
+	bl.items = slices.Delete(bl.items, i, i+1)
+	switch {
+	case len(bl.items) == 0:
+		s.blocks = slices.Delete(s.blocks, b, b+1)
+		return old
+	case len(bl.items) < maxBlock/4:
+		s.join(b)
+	}
+	if b < len(s.blocks) {
+		s.blocks[b].first = s.blocks[b].items[0].prefix
+	}
+	return old
+}
+
+// join moves the items of block b to a neighbour that has room, so that a list
+// that shrinks gives its memory back.
+func (s *entrySet) join(b int) {
+	const room = maxBlock * 3 / 4
+	n := len(s.blocks[b].items)
+	switch {
+	case b > 0 && len(s.blocks[b-1].items)+n <= room:
+		b--
+	case b+1 < len(s.blocks) && len(s.blocks[b+1].items)+n <= room:
+	default:
+		return
+	}
+	left := &s.blocks[b]
+	left.items = append(left.items, s.blocks[b+1].items...)
+	left.first = left.items[0].prefix
+	s.blocks = slices.Delete(s.blocks, b+1, b+2)
+}
+
+// all yields the entries whose id sorts after the given one, in the order of ids.
+func (s *entrySet) all(after string) iter.Seq[*watchlist.Entry] {
+	return func(yield func(*watchlist.Entry) bool) {
+		b, i, found := s.find(after)
+		if found {
+			i++
+		}
+		for ; b < len(s.blocks); b, i = b+1, 0 {
+			for _, it := range s.blocks[b].items[i:] {
+				if !yield(it.entry) {
+					return
+				}
+			}
+		}
+	}
+}

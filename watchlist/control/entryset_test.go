@@ -1,0 +1,103 @@
+package control
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"vigie/watchlist"
+)
+
+// check compares s with the obvious model and its own invariants.
+func (s *entrySet) check(t *testing.T, model map[string]*watchlist.Entry) {
+	t.Helper()
+	want := slices.Sorted(maps.Keys(model))
+	var got []string
+	for i, b := range s.blocks {
+		if len(b.items) == 0 || len(b.items) > maxBlock || b.first != b.items[0].prefix {
+			t.Fatalf("block %d has %d items, first %x", i, len(b.items), b.first)
+		}
+		for _, it := range b.items {
+			if it.prefix != prefix(it.entry.ID) || model[it.entry.ID] != it.entry {
+				t.Fatalf("item %q is not what was put", it.entry.ID)
+			}
+			got = append(got, it.entry.ID)
+		}
+	}
+	if !slices.Equal(got, want) || s.n != len(want) {
+		t.Fatalf("holds %d ids, counts %d, want %d in order", len(got), s.n, len(want))
+	}
+}
+
+// TestEntrySet grows a set through several splits and shrinks it to nothing, with
+// ids that are random, ascending, and equal in their first eight bytes.
+func TestEntrySet(t *testing.T) {
+	for name, id := range map[string]func(*rand.Rand, int) string{
+		"random":      func(r *rand.Rand, _ int) string { return fmt.Sprintf("%08x", r.Uint32()>>18) },
+		"ascending":   func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", i) },
+		"descending":  func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", 999999-i) },
+		"same prefix": func(r *rand.Rand, _ int) string { return fmt.Sprintf("list-of-%d", r.IntN(4000)) },
+		"short":       func(r *rand.Rand, _ int) string { return fmt.Sprintf("%x", r.IntN(3000)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(1, 2))
+			var s entrySet
+			model := make(map[string]*watchlist.Entry)
+			for i := range 6000 {
+				e := &watchlist.Entry{ID: id(r, i)}
+				if old := s.put(e); old != model[e.ID] {
+					t.Fatalf("put(%q) = %v, want %v", e.ID, old, model[e.ID])
+				}
+				model[e.ID] = e
+				if i%3 == 0 { // sometimes one that is not there
+					gone := id(r, i/2)
+					if old := s.remove(gone); old != model[gone] {
+						t.Fatalf("remove(%q) = %v, want %v", gone, old, model[gone])
+					}
+					delete(model, gone)
+				}
+				if i%500 == 0 {
+					s.check(t, model)
+				}
+			}
+			s.check(t, model)
+
+			ids := slices.Sorted(maps.Keys(model))
+			for _, after := range []string{"", ids[0], ids[len(ids)/2], ids[len(ids)/2] + "x", ids[len(ids)-1], "\xff"} {
+				want := ids[:0:0]
+				for _, id := range ids {
+					if id > after {
+						want = append(want, id)
+					}
+				}
+				var got []string
+				for e := range s.all(after) {
+					got = append(got, e.ID)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("all(%q) yields %d ids, want %d", after, len(got), len(want))
+				}
+			}
+
+			r.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+			for i, id := range ids {
+				if s.get(id) != model[id] || s.remove(id) != model[id] || s.get(id) != nil {
+					t.Fatalf("%q was not found, or is still there", id)
+				}
+				delete(model, id)
+				if i%500 == 0 {
+					s.check(t, model)
+					if s.n > maxBlock && s.n < len(s.blocks)*maxBlock/8 {
+						t.Errorf("%d entries lie in %d blocks", s.n, len(s.blocks))
+					}
+				}
+			}
+			s.check(t, model)
+			if len(s.blocks) != 0 {
+				t.Errorf("the empty set has %d blocks", len(s.blocks))
+			}
+		})
+	}
+}

@@ -1,0 +1,233 @@
+package control_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"vigie/watchlist"
+	"vigie/watchlist/control"
+	"vigie/watchlist/control/controlpb"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares got with a file of testdata, as indented JSON.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Indent(&b, got, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteByte('\n')
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b.Bytes(), want) {
+		t.Errorf("%s differs (go test -update rewrites it)\n got: %s\nwant: %s", path, b.Bytes(), want)
+	}
+}
+
+func full() (*watchlist.List, *watchlist.Entry, *control.Sensor) {
+	l := list("stolen", 7)
+	l.Purpose, l.Tolerance, l.DefaultPriority = "vols", watchlist.ToleranceOCR, watchlist.PriorityHigh
+	l.Sensors, l.Zones = []string{"A7-118-2"}, []string{"59", "62"}
+	e, errs := watchlist.NewEntry(l, watchlist.EntryInput{
+		Plate: "ab 123 cd", Country: "I", Reason: "vol", Action: "discreet", Priority: "critical", CaseRef: "2026/417",
+		Requester: "BRI", Vehicle: "Fiat", Safety: "armé", ValidFrom: now.AddDate(0, -1, 0), ValidUntil: now.AddDate(0, 1, 0),
+	}, now)
+	if errs != nil {
+		panic(errs[0])
+	}
+	return l, e, &control.Sensor{ID: "A7-118-2", Name: "A7 PK 118", Lat: 45.1, Lon: 4.8, Road: "A7", Direction: "sud", Zones: []string{"26"}}
+}
+
+// TestRecordsRoundTrip: what is written is what a State holds, at the offset.
+func TestRecordsRoundTrip(t *testing.T) {
+	l, e, sn := full()
+	s := control.NewState()
+	for _, rec := range []control.Record{listRec(l), entryRec(e), sensorRec(sn)} {
+		apply(t, s, rec)
+	}
+	l.Version, e.Version, sn.Version = 0, 1, 2
+	if got := s.List("stolen"); !reflect.DeepEqual(got, l) {
+		t.Errorf("list is %#v, want %#v", *got, *l)
+	}
+	if got := s.Entry("stolen", e.ID); !reflect.DeepEqual(got, e) {
+		t.Errorf("entry differs from the one written")
+	}
+	if got := s.Sensor(sn.ID); !reflect.DeepEqual(got, sn) {
+		t.Errorf("sensor is %+v, want %+v", got, sn)
+	}
+}
+
+func TestGolden(t *testing.T) {
+	l, e, sn := full()
+	for name, rec := range map[string]control.Record{"list": listRec(l), "entry": entryRec(e), "sensor": sensorRec(sn)} {
+		var c controlpb.Control
+		if err := proto.Unmarshal(rec.Value, &c); err != nil {
+			t.Fatal(err)
+		}
+		text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The form of protojson is not stable in its spacing, which golden redoes.
+		golden(t, "record_"+name+".json", text)
+		if want := map[string]string{"list": "list/stolen", "entry": "entry/stolen/" + e.ID, "sensor": "sensor/A7-118-2"}[name]; string(rec.Key) != want {
+			t.Errorf("key %q, want %q", rec.Key, want)
+		}
+	}
+	sn.Version = 17
+	text, err := json.Marshal(sn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "sensor.json", text)
+	text, err = json.Marshal(control.Stats{Version: 9, Lists: 1, Entries: 2, Held: 3, Sensors: 4, Records: 10, Unknown: 1, Unreadable: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "stats.json", text)
+}
+
+func TestWithdrawRecords(t *testing.T) {
+	for want, rec := range map[string]control.Record{
+		"list/a": control.WithdrawList("a"), "entry/a/b": control.WithdrawEntry("a", "b"), "sensor/A/1": control.WithdrawSensor("A/1"),
+	} {
+		if string(rec.Key) != want || rec.Value != nil {
+			t.Errorf("record %q with %d bytes, want %q with none", rec.Key, len(rec.Value), want)
+		}
+	}
+}
+
+// TestNothingUnreadableIsWritten: the writer refuses what Apply would.
+func TestNothingUnreadableIsWritten(t *testing.T) {
+	l, e, sn := full()
+	writeList := func(change func(*watchlist.List)) error {
+		c := *l
+		change(&c)
+		_, err := control.ListRecord(&c, "op", now)
+		return err
+	}
+	writeEntry := func(change func(*watchlist.Entry)) error {
+		c := *e
+		change(&c)
+		_, err := control.EntryRecord(&c, "op", now)
+		return err
+	}
+	writeSensor := func(change func(*control.Sensor)) error {
+		c := *sn
+		change(&c)
+		_, err := control.SensorRecord(&c, "op", now)
+		return err
+	}
+	_, noActor := control.EntryRecord(e, " ", now)
+	_, badActor := control.EntryRecord(e, "op\n", now)
+	tests := []struct {
+		name string
+		err  error
+		want string // part of the error
+	}{
+		{"list id", writeList(func(l *watchlist.List) { l.ID = "A" }), "id:"},
+		{"list without salt", writeList(func(l *watchlist.List) { l.Salt = nil }), "salt:"},
+		{"list, two errors", writeList(func(l *watchlist.List) { l.Name, l.Owner = "", "" }), "owner:"},
+		{"entry id", writeEntry(func(e *watchlist.Entry) { e.ID = "A/B" }), "malformed id"},
+		{"entry list", writeEntry(func(e *watchlist.Entry) { e.List = "" }), "malformed id"},
+		{"entry plate", writeEntry(func(e *watchlist.Entry) { e.Plate = "?" }), "unreadable"},
+		{"entry key", writeEntry(func(e *watchlist.Entry) { e.Key++ }), "NewEntry"},
+		{"entry action", writeEntry(func(e *watchlist.Entry) { e.Action = 9 }), "unreadable"},
+		{"entry priority", writeEntry(func(e *watchlist.Entry) { e.Priority = 0 }), "NewEntry"},
+		{"entry times", writeEntry(func(e *watchlist.Entry) { e.ValidFrom = e.ValidFrom.Add(1) }), "NewEntry"},
+		{"entry text", writeEntry(func(e *watchlist.Entry) { e.Reason = "\xff" }), "UTF-8"},
+		{"sensor id", writeSensor(func(s *control.Sensor) { s.ID = "" }), "id:"},
+		{"sensor place", writeSensor(func(s *control.Sensor) { s.Lat = math.NaN() }), "lat:"},
+		{"no actor", noActor, "actor: is mandatory"},
+		{"bad actor", badActor, "actor:"},
+	}
+	for _, tt := range tests {
+		if tt.err == nil || !strings.Contains(tt.err.Error(), tt.want) || strings.Contains(tt.err.Error(), "123") {
+			t.Errorf("%s: error %v, want one with %q and without the plate", tt.name, tt.err, tt.want)
+		}
+	}
+	var fe watchlist.FieldError
+	if !errors.As(tests[0].err, &fe) || fe.Field != "id" {
+		t.Errorf("%v is no FieldError", tests[0].err)
+	}
+}
+
+// TestTheLongestListFits: whatever Validate accepts can be written.
+func TestTheLongestListFits(t *testing.T) {
+	l := list("stolen", 1)
+	wide := func(n int) string { return strings.Repeat("\U0001F697", n) }
+	l.Name, l.Owner, l.LegalBasis, l.Purpose = wide(watchlist.MaxShortText), wide(watchlist.MaxShortText), wide(watchlist.MaxLongText), wide(watchlist.MaxLongText)
+	for range watchlist.MaxSensors {
+		l.Sensors = append(l.Sensors, wide(watchlist.MaxNameText))
+	}
+	for range watchlist.MaxZones {
+		l.Zones = append(l.Zones, wide(watchlist.MaxNameText))
+	}
+	rec, err := control.ListRecord(l, "op", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", len(rec.Value))
+}
+
+func TestSensorValidate(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*control.Sensor)
+		want   string
+	}{
+		{"good", func(*control.Sensor) {}, ""},
+		{"least", func(s *control.Sensor) { *s = control.Sensor{ID: "x"} }, ""},
+		{"poles", func(s *control.Sensor) { s.Lat, s.Lon = -90, 180 }, ""},
+		{"empty", func(s *control.Sensor) { *s = control.Sensor{} }, "id"},
+		{"white space", func(s *control.Sensor) { s.ID = "x " }, "id"},
+		{"swapped", func(s *control.Sensor) { s.Lat, s.Lon = 104.8, 45 }, "lat"},
+		{"not a number", func(s *control.Sensor) { s.Lat, s.Lon = math.NaN(), math.Inf(1) }, "lat lon"},
+		{"texts", func(s *control.Sensor) { s.Name, s.Road, s.Direction = "\x00", "\u202e", strings.Repeat("x", 101) }, "name road direction"},
+		{"zones", func(s *control.Sensor) { s.Zones = []string{"a", " ", "\n"} }, "zones zones"},
+		{"too many zones", func(s *control.Sensor) { s.Zones = make([]string, watchlist.MaxZones+1) }, "zones"},
+	}
+	for _, tt := range tests {
+		_, _, sn := full()
+		tt.change(sn)
+		var got []string
+		for _, e := range sn.Validate() {
+			got = append(got, e.Field)
+		}
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("%s: errors in %q, want %q", tt.name, s, tt.want)
+		}
+	}
+}
+
+func ExampleEntryRecord() {
+	l := list("stolen", 1)
+	e, _ := watchlist.NewEntry(l, watchlist.EntryInput{
+		Plate: "AB-123-CD", Country: "FR", Reason: "stolen", CaseRef: "2026/417", ValidUntil: now.AddDate(0, 1, 0),
+	}, now)
+	rec, err := control.EntryRecord(e, "token-of-operator-7", now)
+	fmt.Println(string(rec.Key), err)
+	// Output: entry/stolen/7lemvvowyskvvpk7qftwlq6a3e <nil>
+}

@@ -1,0 +1,391 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"vigie/watchlist"
+)
+
+// ErrOffset is returned by Apply and Load for a record whose offset does not
+// lie above the version of the State. Records come in order and once; this is a
+// fault of the caller, and the State is as before.
+var ErrOffset = errors.New("control: record out of order")
+
+// State is what the control log says: lists, entries and sensors at one version.
+//
+// A State is not safe for use while Apply, Load or Advance runs; all other
+// methods may run at the same time as each other. What they return is shared and
+// must not be changed, but stays as it is when the State moves on.
+//
+// Invariants: the content is a function of the last record of each key at or
+// below the version; book.live counts the entries that book.owns; a book is kept
+// only while it says something.
+type State struct {
+	version int64
+	books   map[string]*book
+	sensors map[string]*Sensor
+	decoder decoder
+	stats   Stats // counters of records only; Stats fills in the rest
+}
+
+// book is a list with its entries, or the entries of a list that is not there.
+type book struct {
+	id         string
+	list       *watchlist.List // nil when the log holds none that can be read
+	unreadable bool            // list is nil because its record cannot be read
+	tag        uint32          // of list
+	entries    entrySet        // of every list that bore the id
+	live       int             // how many of them list owns
+}
+
+// owns is list.Owns(e) without computing the tag, for an e whose List is b.id.
+func (b *book) owns(e *watchlist.Entry) bool {
+	return b.list != nil && (e.ListTag == 0 || e.ListTag == b.tag)
+}
+
+func (b *book) empty() bool { return b.list == nil && !b.unreadable && b.entries.n == 0 }
+
+// NewState returns the State before the first record, at version -1.
+func NewState() *State {
+	return &State{
+		version: -1,
+		books:   make(map[string]*book),
+		sensors: make(map[string]*Sensor),
+	}
+}
+
+// Apply moves s on by one record and appends the effects to dst, in an order that
+// a consumer can follow: a list that appears comes before its entries, a list that
+// goes comes after them. rec is not kept. Usually a record has one effect; dropping
+// a list, or bringing back one whose entries are held, has one for each entry.
+//
+// Apply is deterministic: every process that applies the same records, or what
+// compaction left of them, holds the same content at the same version.
+//
+//   - A key of a kind that s does not know is passed over and counted.
+//   - A value that cannot be read withdraws its key. The error is then a
+//     *RecordError, the effects are appended and s has moved on: the caller
+//     reports it and continues. Keeping the former value would be worse twice
+//     over. The record may be what narrowed a list to other roads, or turned a
+//     stop into a discreet check, and an alert on the former value is then a
+//     wrong stop. And a process that starts after compaction cannot know the
+//     former value, so that replicas would alert differently.
+//   - An entry without its list is held: it counts and matches nothing until the
+//     list comes. Compaction brings this about, for a list that was changed has a
+//     higher offset than its entries.
+//   - A list made anew under the id of a dropped one does not own the entries of
+//     that one (see watchlist.List.Owns), although their records may still be there.
+//
+// With any other error than a *RecordError nothing has happened.
+func (s *State) Apply(rec Record, dst []Change) ([]Change, error) {
+	err := s.apply(rec, &dst)
+	return dst, err
+}
+
+// Load is Apply without the effects, for catching up: ten million changes that
+// nobody has seen the beginning of are better read once from Lists and All.
+func (s *State) Load(rec Record) error { return s.apply(rec, nil) }
+
+// Advance declares that the log holds no more records below next, and moves the
+// version to next-1 unless it is there already. Compaction may have removed the
+// last records of a log, whose offset others wait for.
+func (s *State) Advance(next int64) { s.version = max(s.version, next-1) }
+
+// apply applies rec and appends its effects to out unless that is nil.
+func (s *State) apply(rec Record, out *[]Change) error {
+	if rec.Offset <= s.version {
+		return fmt.Errorf("%w: offset %d at version %d", ErrOffset, rec.Offset, s.version)
+	}
+	s.version = rec.Offset
+	s.stats.Records++
+	emit := func(c Change) {
+		if out != nil {
+			c.Version = rec.Offset
+			*out = append(*out, c)
+		}
+	}
+
+	kind, listID, id, ok := parseKey(rec.Key)
+	var bad *RecordError
+	switch withdrawn := len(rec.Value) == 0; {
+	case !ok:
+		bad = fault(ReasonKey, "")
+	case kind == KindUnknown:
+		s.stats.Unknown++
+	case kind == KindList:
+		b := s.book(listID)
+		var l *watchlist.List
+		if !withdrawn {
+			if l, bad = s.decoder.list(rec.Value, b.id); l != nil {
+				l.Version = rec.Offset
+			}
+		}
+		b.unreadable = bad != nil
+		b.setList(l, emit)
+		s.tidy(b)
+	case kind == KindEntry:
+		b := s.book(listID)
+		var e *watchlist.Entry
+		if !withdrawn {
+			if e, bad = s.decoder.entry(rec.Value, b.id, id); e != nil {
+				e.Version = rec.Offset
+			}
+		}
+		b.setEntry(string(id), e, emit)
+		s.tidy(b)
+	case kind == KindSensor:
+		var sn *Sensor
+		if !withdrawn {
+			if sn, bad = s.decoder.sensor(rec.Value, string(id)); sn != nil {
+				sn.Version = rec.Offset
+			}
+		}
+		s.setSensor(string(id), sn, emit)
+	}
+	if bad == nil {
+		return nil
+	}
+	s.stats.Unreadable++
+	bad.Offset, bad.Kind = rec.Offset, kind
+	return bad
+}
+
+// book returns the book of a list id, a new one when there is none.
+func (s *State) book(id []byte) *book {
+	if b := s.books[string(id)]; b != nil {
+		return b
+	}
+	b := &book{id: string(id)}
+	s.books[b.id] = b
+	return b
+}
+
+// tidy forgets b when it says nothing any more.
+func (s *State) tidy(b *book) {
+	if b.empty() {
+		delete(s.books, b.id)
+	}
+}
+
+// setList replaces the list of b by l, nil to withdraw it. A list with the same
+// salt as before owns the same entries, and costs no more than itself.
+func (b *book) setList(l *watchlist.List, emit func(Change)) {
+	before := *b
+	b.list, b.tag = l, 0
+	if l != nil {
+		b.tag = l.Tag()
+	}
+	if before.list == nil && l == nil {
+		return
+	}
+	sameOwner := before.list != nil && l != nil && before.tag == b.tag
+	if before.list != nil && !sameOwner {
+		for e := range b.entries.all("") {
+			if before.owns(e) && !b.owns(e) {
+				b.live--
+				emit(Change{OldEntry: e})
+			}
+		}
+	}
+	emit(Change{OldList: before.list, NewList: l})
+	if l != nil && !sameOwner {
+		for e := range b.entries.all("") {
+			if b.owns(e) && !before.owns(e) {
+				b.live++
+				emit(Change{NewEntry: e})
+			}
+		}
+	}
+}
+
+// setEntry replaces the entry of b with an id by e, nil to withdraw it.
+func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
+	var c Change
+	var old *watchlist.Entry
+	if e == nil {
+		old = b.entries.remove(id)
+	} else {
+		old = b.entries.put(e)
+	}
+	if old != nil && b.owns(old) {
+		c.OldEntry = old
+		b.live--
+	}
+	if e != nil && b.owns(e) {
+		c.NewEntry = e
+		b.live++
+	}
+	if c != (Change{}) {
+		emit(c)
+	}
+}
+
+func (s *State) setSensor(id string, sn *Sensor, emit func(Change)) {
+	old := s.sensors[id]
+	if sn == nil {
+		delete(s.sensors, id)
+	} else {
+		s.sensors[sn.ID] = sn
+	}
+	if old != nil || sn != nil {
+		emit(Change{OldSensor: old, NewSensor: sn})
+	}
+}
+
+// Version returns the offset that s has reached: that of the last record applied, or
+// further after Advance, or -1.
+func (s *State) Version() int64 { return s.version }
+
+// List returns the list with an id, or nil.
+func (s *State) List(id string) *watchlist.List {
+	if b := s.books[id]; b != nil {
+		return b.list
+	}
+	return nil
+}
+
+// Lists returns all lists in the order of their ids.
+func (s *State) Lists() []*watchlist.List {
+	var lists []*watchlist.List
+	for _, b := range s.books {
+		if b.list != nil {
+			lists = append(lists, b.list)
+		}
+	}
+	slices.SortFunc(lists, func(a, b *watchlist.List) int { return strings.Compare(a.ID, b.ID) })
+	return lists
+}
+
+// Queues returns the name of every queue that a list sends its alerts to, once
+// each, in order.
+func (s *State) Queues() []string {
+	set := make(map[string]struct{})
+	for _, b := range s.books {
+		if b.list != nil {
+			set[b.list.Queue] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// Entry returns the entry with an id on a list, or nil. Like all that follow it
+// sees only entries whose list exists.
+func (s *State) Entry(list, id string) *watchlist.Entry {
+	if b := s.books[list]; b != nil {
+		if e := b.entries.get(id); e != nil && b.owns(e) {
+			return e
+		}
+	}
+	return nil
+}
+
+// Entries returns up to limit entries of a list in the order of their ids, from the
+// first id above after on: a page, whose last id is after for the next one. The
+// empty after is the beginning. The cost is that of the page, whatever the size
+// of the list.
+func (s *State) Entries(list, after string, limit int) []*watchlist.Entry {
+	if limit <= 0 {
+		return nil
+	}
+	var page []*watchlist.Entry
+	for e := range s.entries(list, after) {
+		if page = append(page, e); len(page) == limit {
+			break
+		}
+	}
+	return page
+}
+
+// All yields the entries of a list in the order of their ids.
+func (s *State) All(list string) iter.Seq[*watchlist.Entry] { return s.entries(list, "") }
+
+func (s *State) entries(list, after string) iter.Seq[*watchlist.Entry] {
+	return func(yield func(*watchlist.Entry) bool) {
+		b := s.books[list]
+		if b == nil || b.live == 0 {
+			return
+		}
+		for e := range b.entries.all(after) {
+			if b.owns(e) && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// Len returns the number of entries of a list, in constant time.
+func (s *State) Len(list string) int {
+	if b := s.books[list]; b != nil {
+		return b.live
+	}
+	return 0
+}
+
+// Sensor returns the sensor with an id, or nil.
+func (s *State) Sensor(id string) *Sensor { return s.sensors[id] }
+
+// Sensors returns all sensors in the order of their ids.
+func (s *State) Sensors() []*Sensor {
+	return slices.SortedFunc(maps.Values(s.sensors), func(a, b *Sensor) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// WithdrawHeld returns the records that withdraw up to limit entries that have
+// lost their list: what a dropped list leaves in the log, which nobody may keep
+// longer than the purpose lasts. Until it is appended, writing the list again
+// with the same salt brings all its entries back.
+//
+// It is for a State that has caught up, since before that the list may be still to
+// come. Entries of a list whose record cannot be read are spared: they belong to
+// a list that a newer version of this program may be able to read.
+func (s *State) WithdrawHeld(limit int) []Record {
+	var recs []Record
+	for _, id := range slices.Sorted(maps.Keys(s.books)) {
+		b := s.books[id]
+		if b.unreadable || b.live == b.entries.n {
+			continue
+		}
+		for e := range b.entries.all("") {
+			if len(recs) >= limit {
+				return recs
+			}
+			if !b.owns(e) {
+				recs = append(recs, WithdrawEntry(e.List, e.ID))
+			}
+		}
+	}
+	return recs
+}
+
+// Stats are the sizes of a State and what became of the records applied to it.
+type Stats struct {
+	Version int64 `json:"version"`
+	Lists   int   `json:"lists"`
+	Entries int   `json:"entries"` // of these lists
+	Held    int   `json:"held"`    // entries without their list, which match nothing
+	Sensors int   `json:"sensors"`
+	// Records counts the records applied. Among them are Unknown, of kinds that
+	// only newer versions know, and Unreadable, for which Apply returned an error.
+	Records    uint64 `json:"records"`
+	Unknown    uint64 `json:"unknown"`
+	Unreadable uint64 `json:"unreadable"`
+}
+
+// Stats returns the present figures. Its cost grows with the number of lists.
+func (s *State) Stats() Stats {
+	st := s.stats
+	st.Version = s.version
+	st.Sensors = len(s.sensors)
+	for _, b := range s.books {
+		if b.list != nil {
+			st.Lists++
+		}
+		st.Entries += b.live
+		st.Held += b.entries.n - b.live
+	}
+	return st
+}
