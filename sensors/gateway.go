@@ -1,0 +1,249 @@
+package sensors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"vigie/watchlist/plate"
+)
+
+// Publisher hands accepted reads to Kafka, or to the spool when Kafka is away.
+type Publisher interface {
+	// Publish returns nil once every read is stored safely: acknowledged by all
+	// in-sync replicas, or by the disk of the spool. Reads of one sensor keep
+	// their order. After an error the outcome of each read is unknown, and
+	// publishing it again is safe because its id makes the repeat harmless.
+	// reads and what they point to belong to the caller again on return.
+	Publish(ctx context.Context, reads []Read) error
+}
+
+// Config configures New.
+type Config struct {
+	Publisher Publisher        // required
+	Clock     func() time.Time // time.Now when nil
+	// MaxBatch is the most reads that one Accept takes; 10,000 when 0. It bounds
+	// the memory that a request can hold.
+	MaxBatch int
+	// MaxSensors is how many sensors Sensors tells about; 10,000 when 0, three
+	// times the national plan. Reads of further sensors are accepted all the same.
+	MaxSensors int
+}
+
+// Gateway takes reads in: it checks them, completes them and publishes them. Its
+// methods may be called at the same time.
+type Gateway struct {
+	cfg    Config
+	count  counters
+	health health
+}
+
+// New returns a Gateway, or an error that names what cfg lacks.
+func New(cfg Config) (*Gateway, error) {
+	switch {
+	case cfg.Publisher == nil:
+		return nil, errors.New("sensors: Config.Publisher is required")
+	case cfg.MaxBatch < 0:
+		return nil, errors.New("sensors: Config.MaxBatch must not be negative")
+	case cfg.MaxSensors < 0:
+		return nil, errors.New("sensors: Config.MaxSensors must not be negative")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.MaxBatch == 0 {
+		cfg.MaxBatch = defaultReads
+	}
+	if cfg.MaxSensors == 0 {
+		cfg.MaxSensors = 10_000
+	}
+	g := &Gateway{cfg: cfg}
+	g.health.init(cfg.MaxSensors)
+	return g, nil
+}
+
+// AcceptOptions says on whose behalf reads come.
+type AcceptOptions struct {
+	// Sensor is the sensor that the caller's token is bound to: a read of any
+	// other is rejected, and one that names none gets this one. Empty means that
+	// the token speaks for every sensor.
+	Sensor string
+}
+
+// Rejection says why one read of a request was not taken. It never holds any of
+// the read.
+type Rejection struct {
+	Index  int    `json:"index"`           // position in the request, from 0
+	Field  string `json:"field,omitempty"` // JSON name; empty when the read could not be decoded
+	Reason string `json:"reason"`          // what is wrong and what would be right
+}
+
+// Result is the answer to a request. Every read of it is either accepted or
+// rejected.
+type Result struct {
+	Accepted int         `json:"accepted"`
+	Rejected []Rejection `json:"rejected"` // by rising index; never nil
+}
+
+// Merge returns res as the answer to a request of which ParseBatch rejected
+// parsed and handed the rest to Accept: the indexes of res, which count the reads
+// that were handed on, become positions in the request.
+func (res Result) Merge(parsed []Rejection) Result {
+	merged := make([]Rejection, 0, len(parsed)+len(res.Rejected))
+	k := 0 // rejections of parsed in front
+	for _, rej := range res.Rejected {
+		for k < len(parsed) && parsed[k].Index <= rej.Index+k {
+			merged = append(merged, parsed[k])
+			k++
+		}
+		rej.Index += k
+		merged = append(merged, rej)
+	}
+	res.Rejected = append(merged, parsed[k:]...)
+	return res
+}
+
+// ErrTooManyReads is returned for a request with more reads than the limit. None
+// of them was taken; the sender must send less at once.
+var ErrTooManyReads = errors.New("sensors: too many reads in one request")
+
+// Accept publishes the reads that are in order and names the others. It completes
+// reads in place: Received is set, ID is made when missing, Country becomes
+// alpha-2, or empty when it is not recognised, and a CharConf that fits the plate
+// neither with nor without separators is dropped.
+//
+// A read without a plate (see Key) is accepted and published: it tells that the
+// sensor is awake. One whose plate is not a plate is rejected.
+//
+// When publishing fails the Result is zero and nothing may be told accepted, for
+// it is unknown which reads are stored; the sender sends the request again. The
+// other error is ErrTooManyReads.
+func (g *Gateway) Accept(ctx context.Context, reads []Read, opts AcceptOptions) (Result, error) {
+	res, t, err := g.accept(ctx, reads, opts)
+	if err != nil {
+		return Result{}, err
+	}
+	g.count.add(&t)
+	return res, nil
+}
+
+// AcceptBody is ParseBatch, Accept and Merge. Its errors are those of ParseBatch,
+// before anything was published, and of Accept.
+func (g *Gateway) AcceptBody(ctx context.Context, contentType string, body io.Reader, limits Limits, opts AcceptOptions) (Result, error) {
+	reads, parsed, err := ParseBatch(contentType, body, limits)
+	if err != nil {
+		return Result{}, err
+	}
+	res, t, err := g.accept(ctx, reads, opts)
+	if err != nil {
+		return Result{}, err
+	}
+	for _, rej := range parsed {
+		t.reject(rej.Field)
+	}
+	g.count.add(&t)
+	return res.Merge(parsed), nil
+}
+
+// accept is Accept without the counting, so that a request whose outcome is not
+// told is not counted either.
+func (g *Gateway) accept(ctx context.Context, reads []Read, opts AcceptOptions) (Result, tally, error) {
+	var t tally
+	if len(reads) > g.cfg.MaxBatch {
+		return Result{}, t, ErrTooManyReads
+	}
+	now := g.cfg.Clock()
+	received := now.UnixMilli()
+	res := Result{Rejected: []Rejection{}}
+	good := reads // copied at the first rejection: the caller may pass reads again
+	for i := range reads {
+		r := &reads[i]
+		if fault := g.complete(r, received, opts, &t); fault != nil {
+			if len(res.Rejected) == 0 {
+				good = slices.Clone(reads[:i])
+			}
+			res.Rejected = append(res.Rejected, Rejection{Index: i, Field: fault.Field, Reason: fault.Reason})
+			t.reject(fault.Field)
+		} else if len(res.Rejected) > 0 {
+			good = append(good, *r)
+		}
+	}
+	if len(good) > 0 {
+		if err := g.cfg.Publisher.Publish(ctx, good); err != nil {
+			g.count.publishErrors.Add(1)
+			return Result{}, t, fmt.Errorf("sensors: publish %d reads: %w", len(good), err)
+		}
+		t.batches++
+		t.accepted = uint64(len(good))
+		g.health.saw(good, now)
+	}
+	res.Accepted = len(good)
+	return res, t, nil
+}
+
+// complete checks r and fills in what the gateway knows better than the sensor.
+func (g *Gateway) complete(r *Read, received int64, opts AcceptOptions, t *tally) *FieldError {
+	if opts.Sensor != "" && r.Sensor != opts.Sensor {
+		if r.Sensor != "" {
+			t.foreign++
+			return &FieldError{"sensor", "is not the sensor that the token belongs to"}
+		}
+		r.Sensor = opts.Sensor
+	}
+	r.Received = received
+	if fault := r.check(); fault != nil {
+		return fault
+	}
+	_, err := r.Key()
+	switch {
+	case errors.Is(err, plate.ErrSentinel):
+		t.sentinels++
+	case err != nil:
+		return &FieldError{"plate", strings.TrimPrefix(err.Error(), "plate: ")}
+	}
+	country, known := plate.ParseCountry(r.Country)
+	switch {
+	case !known:
+		t.unknownCountries++
+	case country == 0:
+		t.noCountry++
+	}
+	if text := country.String(); text != r.Country {
+		r.Country = text
+	}
+	if len(r.CharConf) > 0 && !charConfFits(r) {
+		r.CharConf = nil
+		t.charConfDropped++
+	}
+	if r.ID == "" {
+		r.EnsureID()
+		t.derivedIDs++
+	}
+	if r.Retransmitted {
+		t.retransmitted++
+	} else {
+		t.delay.observe(received - r.TS)
+	}
+	return nil
+}
+
+// charConfFits reports whether there is one confidence per character of the plate,
+// separators counted or not.
+func charConfFits(r *Read) bool {
+	n := len(r.CharConf)
+	if n == utf8.RuneCountInString(r.Plate) {
+		return true
+	}
+	for _, c := range r.Plate {
+		if unicode.IsLetter(c) || unicode.IsDigit(c) {
+			n--
+		}
+	}
+	return n == 0
+}
