@@ -1,0 +1,425 @@
+package matcher_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vigie/matcher"
+	"vigie/matcher/slow"
+	"vigie/watchlist"
+	"vigie/watchlist/control"
+	"vigie/watchlist/plate"
+)
+
+var (
+	fr, _ = plate.ParseCountry("FR")
+	it, _ = plate.ParseCountry("IT")
+	epoch = time.Date(2026, 3, 14, 6, 0, 0, 0, time.UTC)
+)
+
+func key(t testing.TB, text string) plate.Key {
+	t.Helper()
+	k, err := plate.Parse(text)
+	if err != nil {
+		t.Fatalf("Parse(%q): %v", text, err)
+	}
+	return k
+}
+
+func list(id string, tol watchlist.Tolerance) *watchlist.List {
+	return &watchlist.List{ID: id, Name: id, Owner: "test", LegalBasis: "test", Tolerance: tol}
+}
+
+func entry(t testing.TB, list, id, text string, c plate.Country) *watchlist.Entry {
+	return &watchlist.Entry{
+		ID: id, List: list, Plate: text, Key: key(t, text), Country: c,
+		ValidFrom: epoch, ValidUntil: epoch.Add(24 * time.Hour),
+	}
+}
+
+func putEntries(es ...*watchlist.Entry) (cs []control.Change) {
+	for _, e := range es {
+		cs = append(cs, control.Change{NewEntry: e})
+	}
+	return cs
+}
+
+func putList(l *watchlist.List) control.Change { return control.Change{NewList: l} }
+
+func TestMatchRules(t *testing.T) {
+	limited := list("limited", watchlist.ToleranceExact)
+	limited.Zones, limited.Sensors = []string{"south"}, []string{"bridge-1"}
+	m := matcher.New()
+	m.Apply(append([]control.Change{
+		putList(list("mass", watchlist.ToleranceExact)), putList(list("ocr", watchlist.ToleranceOCR)), putList(limited),
+		{NewSensor: &control.Sensor{ID: "s-south", Zones: []string{"south", "coast"}}},
+		{NewSensor: &control.Sensor{ID: "s-north", Zones: []string{"north"}}},
+	}, putEntries(
+		entry(t, "mass", "m1", "AB-123-CD", fr),
+		entry(t, "mass", "m2", "XY-789-ZT", 0),
+		entry(t, "ocr", "o1", "BD-180-SG", fr),
+		entry(t, "ocr", "o2", "EF-456-GH", fr),
+		entry(t, "ocr", "o3", "TL-111-LT", fr),
+		entry(t, "limited", "l1", "CC-333-CC", fr),
+	)...), 9)
+
+	for _, tc := range []struct {
+		name    string
+		read    string
+		country plate.Country
+		at      time.Duration // after the epoch
+		sensor  string
+		want    string // "entry kind country grade score differs"
+	}{
+		{"equal, same country", "ab 123 cd", fr, 0, "", "m1 exact same high 1 []"},
+		{"equal, read without country", "AB123CD", 0, 0, "", "m1 exact unknown medium 0.8 []"},
+		{"equal, entry without country", "XY789ZT", it, 0, "", "m2 exact unknown medium 0.8 []"},
+		{"equal, other country, exact list", "AB123CD", it, 0, "", ""},
+		{"equal, other country, ocr list", "EF456GH", it, 0, "", "o2 ocr different low 0.4 []"},
+		{"look-alikes on an exact list", "A8123CD", fr, 0, "", ""},
+		{"look-alikes on an ocr list", "8D-I8O-5G", fr, 0, "", "o1 ocr same medium 0.7 [0 2 4 5]"},
+		{"look-alikes, no country", "BD180S6", 0, 0, "", "o1 ocr unknown low 0.5 [6]"},
+		{"look-alikes, other country", "BD180S6", it, 0, "", ""},
+		{"repaired in its places", "7L111L7", fr, 0, "", ""},
+		{"repaired 1 to T and L to 1", "1LLLLLT", fr, 0, "", "o3 ocr same medium 0.7 [0 2 3 4]"},
+		{"before it is valid", "AB123CD", fr, -time.Millisecond, "", ""},
+		{"last moment", "AB123CD", fr, 24*time.Hour - time.Millisecond, "", "m1 exact same high 1 []"},
+		{"expired", "AB123CD", fr, 24 * time.Hour, "", ""},
+		{"limited list, sensor in the zone", "CC333CC", fr, 0, "s-south", "l1 exact same high 1 []"},
+		{"limited list, named sensor", "CC333CC", fr, 0, "bridge-1", "l1 exact same high 1 []"},
+		{"limited list, elsewhere", "CC333CC", fr, 0, "s-north", ""},
+		{"limited list, unknown sensor", "CC333CC", fr, 0, "nowhere", ""},
+		{"not wanted", "ZZ999ZZ", fr, 0, "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q := matcher.Query{Key: key(t, tc.read), Country: tc.country, At: epoch.Add(tc.at).UnixMilli(), Sensor: tc.sensor}
+			snap := m.Snapshot()
+			if got := show(snap.Match(nil, &q)); got != tc.want {
+				t.Errorf("Match = %q, want %q", got, tc.want)
+			}
+			var hits int
+			for _, v := range snap.Explain(&q) {
+				if v.Because == "" {
+					t.Error("a verdict without a reason")
+				}
+				if v.Hit {
+					hits++
+				}
+			}
+			if want := strings.Count(tc.want, "\n") + min(1, len(tc.want)); hits != want {
+				t.Errorf("Explain has %d hits, want %d", hits, want)
+			}
+		})
+	}
+	if v := m.Snapshot().Version(); v != 9 {
+		t.Errorf("version %d, want 9", v)
+	}
+}
+
+func show(hits []matcher.Hit) string {
+	lines := make([]string, len(hits))
+	for i, h := range hits {
+		lines[i] = fmt.Sprintf("%s %s %s %s %v %v", h.Entry.ID, h.Kind, h.Country, h.Grade, h.Score, h.Positions())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestAgainstSlow runs the same seeded random lists, swaps and reads through
+// this matcher and the slow one, in batches of random size. The plates are
+// drawn from few characters, most of them look-alikes, so that texts, folds
+// and repairs meet all the time.
+func TestAgainstSlow(t *testing.T) {
+	steps := 20_000
+	if testing.Short() {
+		steps = 5_000
+	}
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			compare(t, rand.New(rand.NewPCG(seed, 1)), steps)
+		})
+	}
+}
+
+func compare(t *testing.T, rng *rand.Rand, steps int) {
+	fast, model := matcher.New(), slow.New()
+	countries := []plate.Country{0, fr, it}
+	sensors := []string{"s0", "s1", "s2", "unregistered"}
+	zones := []string{"north", "south"}
+	text := func() string {
+		b := make([]byte, 7)
+		for i := range b {
+			chars := "AB8D0O"
+			switch {
+			case rng.IntN(8) == 0:
+				chars = "1IT5S2Z6GQL"
+			case i >= 2 && i <= 4:
+				chars = "0182"
+			}
+			b[i] = chars[rng.IntN(len(chars))]
+		}
+		b[0] = "AB8D1T"[rng.IntN(6)] // all zeros are no plate
+		return string(b[:7-rng.IntN(2)])
+	}
+	// near changes up to two characters of a text to look-alikes.
+	near := func(text string) string {
+		b := []byte(text)
+		for range rng.IntN(3) {
+			i := rng.IntN(len(b))
+			for _, class := range []string{"0ODQ", "1ILT", "8B", "5S", "2Z", "6G"} {
+				if strings.IndexByte(class, b[i]) >= 0 {
+					b[i] = class[rng.IntN(len(class))]
+					break
+				}
+			}
+		}
+		return string(b)
+	}
+	var wanted []string // texts of entries, past ones too
+	maybe := func(of []string) (out []string) {
+		for _, s := range of {
+			if rng.IntN(3) == 0 {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	lists := map[string]*watchlist.List{}
+	sensorOf := map[string]*control.Sensor{}
+	entries := map[string]map[string]*watchlist.Entry{} // by list, by id
+	var batch []control.Change
+	var version int64
+	add := func(c control.Change) {
+		version++
+		c.Version = version
+		batch = append(batch, c)
+	}
+	change := func() {
+		switch n := rng.IntN(40); {
+		case n == 0: // a list comes or changes
+			id := fmt.Sprint("l", rng.IntN(4))
+			l := list(id, watchlist.Tolerance(rng.IntN(2)))
+			if rng.IntN(3) == 0 {
+				l.Sensors, l.Zones = maybe(sensors), maybe(zones)
+			}
+			add(control.Change{OldList: lists[id], NewList: l})
+			lists[id] = l
+		case n == 1 && rng.IntN(4) == 0: // a list goes, its entries first
+			id := fmt.Sprint("l", rng.IntN(4))
+			if lists[id] == nil {
+				return
+			}
+			for eid, e := range entries[id] {
+				add(control.Change{OldEntry: e})
+				delete(entries[id], eid)
+			}
+			add(control.Change{OldList: lists[id]})
+			delete(lists, id)
+		case n == 2:
+			s := &control.Sensor{ID: sensors[rng.IntN(3)], Zones: maybe(zones)}
+			add(control.Change{OldSensor: sensorOf[s.ID], NewSensor: s})
+			sensorOf[s.ID] = s
+		default: // an entry comes, changes or goes
+			id := fmt.Sprint("l", rng.IntN(4))
+			if lists[id] == nil {
+				return
+			}
+			if entries[id] == nil {
+				entries[id] = map[string]*watchlist.Entry{}
+			}
+			eid := fmt.Sprint("e", rng.IntN(60))
+			old := entries[id][eid]
+			if old != nil && rng.IntN(2) == 0 {
+				add(control.Change{OldEntry: old})
+				delete(entries[id], eid)
+				return
+			}
+			e := entry(t, id, eid, text(), countries[rng.IntN(3)])
+			wanted = append(wanted, e.Plate)
+			e.ValidFrom = epoch.Add(time.Duration(rng.IntN(3)-1) * time.Hour)
+			e.ValidUntil = e.ValidFrom.Add(time.Duration(1+rng.IntN(3)) * time.Hour)
+			add(control.Change{OldEntry: old, NewEntry: e})
+			entries[id][eid] = e
+		}
+	}
+	var hits int
+	for step := range steps {
+		change()
+		if rng.IntN(10) == 0 || step == 0 {
+			fast.Apply(batch, version)
+			model.Apply(batch)
+			batch = nil
+		}
+		if len(batch) > 0 {
+			continue // the two are at different versions
+		}
+		for range 20 {
+			seen := text()
+			if len(wanted) > 0 && rng.IntN(2) == 0 {
+				seen = near(wanted[len(wanted)-1-rng.IntN(min(len(wanted), 100))])
+			}
+			q := matcher.Query{
+				Key: key(t, seen), Country: countries[rng.IntN(3)], Sensor: sensors[rng.IntN(len(sensors))],
+				At: epoch.Add(time.Duration(rng.IntN(6*60)-90) * time.Minute).UnixMilli(),
+			}
+			got, want := fast.Snapshot().Match(nil, &q), model.Match(q)
+			hits += len(want)
+			byEntry := func(a, b matcher.Hit) int {
+				return strings.Compare(a.Entry.List+"/"+a.Entry.ID, b.Entry.List+"/"+b.Entry.ID)
+			}
+			slices.SortFunc(got, byEntry)
+			slices.SortFunc(want, byEntry)
+			if !slices.Equal(got, want) {
+				t.Fatalf("step %d, read %s %s at %s:\ngot\n%s\nwant\n%s", step, q.Key.String(), q.Country, q.Sensor, show(got), show(want))
+			}
+		}
+	}
+	t.Logf("%d hits", hits)
+	if hits < steps/10 {
+		t.Errorf("only %d hits: the comparison says little", hits)
+	}
+}
+
+// TestSnapshotNeverHalf matches while lists are swapped as wholes: a reader sees
+// one whole edition or the other, whatever it asks.
+func TestSnapshotNeverHalf(t *testing.T) {
+	const n = 200
+	m := matcher.New()
+	m.Apply([]control.Change{putList(list("l", watchlist.ToleranceExact))}, 0)
+	editions := make([][]*watchlist.Entry, 2)
+	for ed := range editions {
+		for i := range n {
+			editions[ed] = append(editions[ed], entry(t, "l", fmt.Sprint(ed, "-", i), fmt.Sprintf("AA-%03d-%c%c", i, 'A'+ed, 'A'+i%20), fr))
+		}
+	}
+	m.Apply(putEntries(editions[0]...), 1)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				snap := m.Snapshot()
+				var count [2]int
+				for ed := range editions {
+					for _, e := range editions[ed] {
+						q := matcher.Query{Key: e.Key, Country: fr, At: epoch.UnixMilli()}
+						count[ed] += len(snap.Match(nil, &q))
+					}
+				}
+				if count != [2]int{n, 0} && count != [2]int{0, n} {
+					t.Errorf("a mix: %v of %d", count, n)
+					return
+				}
+			}
+		})
+	}
+	for v := int64(2); v < 60; v++ {
+		from, to := editions[(v+1)%2], editions[v%2]
+		var cs []control.Change
+		for i := range n {
+			cs = append(cs, control.Change{OldEntry: from[i], NewEntry: to[i]})
+		}
+		slices.Reverse(cs)
+		m.Apply(cs, v)
+		runtime.Gosched()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestMatchAllocatesNothing is the guard of the hot path, hits included.
+func TestMatchAllocatesNothing(t *testing.T) {
+	m := matcher.New()
+	limited := list("ocr", watchlist.ToleranceOCR)
+	limited.Zones = []string{"south"}
+	m.Apply(append([]control.Change{
+		putList(list("mass", watchlist.ToleranceExact)), putList(limited),
+		{NewSensor: &control.Sensor{ID: "s", Zones: []string{"south"}}},
+	}, putEntries(entry(t, "mass", "m", "AB-123-CD", fr), entry(t, "ocr", "o", "BD-180-SG", fr))...), 1)
+	snap := m.Snapshot()
+	hits := make([]matcher.Hit, 0, 8)
+	for _, text := range []string{"AB-123-CD", "8D-18O-5G", "ZZ-999-ZZ", "1LLLLLT"} {
+		q := matcher.Query{Key: key(t, text), Country: fr, At: epoch.UnixMilli(), Sensor: "s"}
+		if n := testing.AllocsPerRun(1000, func() { hits = snap.Match(hits[:0], &q) }); n != 0 {
+			t.Errorf("read of %d characters: %v allocations, want 0", q.Key.Len(), n)
+		}
+	}
+}
+
+// BenchmarkMatch is one look-up in a list larger than the cache. A miss should
+// grow only with the misses of the cache, not with the list.
+func BenchmarkMatch(b *testing.B) {
+	for _, n := range []int{100_000, 1_000_000} {
+		m, wanted := big(b, n, watchlist.ToleranceExact)
+		rng := rand.New(rand.NewPCG(7, 7))
+		for _, hit := range []bool{false, true} {
+			qs := make([]matcher.Query, 1<<16)
+			for i := range qs {
+				qs[i] = matcher.Query{Key: siv(rng), Country: fr, At: epoch.UnixMilli()}
+				if hit {
+					qs[i].Key = wanted[rng.IntN(len(wanted))]
+				}
+			}
+			b.Run(fmt.Sprintf("entries=%d/hit=%v", n, hit), func(b *testing.B) {
+				snap := m.Snapshot()
+				hits := make([]matcher.Hit, 0, 8)
+				i := 0
+				for b.Loop() {
+					hits = snap.Match(hits[:0], &qs[i&(1<<16-1)])
+					i++
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkApplyOne is one entry in and out of a long list.
+func BenchmarkApplyOne(b *testing.B) {
+	m, _ := big(b, 1_000_000, watchlist.ToleranceExact)
+	e := entry(b, "l", "one", "ZZ-999-ZZ", fr)
+	v := int64(2)
+	for b.Loop() {
+		m.Apply([]control.Change{{NewEntry: e}}, v)
+		m.Apply([]control.Change{{OldEntry: e}}, v+1)
+		v += 2
+	}
+}
+
+// siv draws a plate of the French pattern.
+func siv(rng *rand.Rand) plate.Key {
+	l := func() byte { return "ABCDEFGHJKLMNPQRSTVWXYZ"[rng.IntN(23)] }
+	text := fmt.Sprintf("%c%c%03d%c%c", l(), l(), 1+rng.IntN(999), l(), l())
+	k, err := plate.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func big(tb testing.TB, n int, tol watchlist.Tolerance) (*matcher.Matcher, []plate.Key) {
+	tb.Helper()
+	rng := rand.New(rand.NewPCG(1, uint64(n)))
+	m := matcher.New()
+	cs := []control.Change{putList(list("l", tol))}
+	keys := make([]plate.Key, 0, n)
+	for i := range n {
+		k := siv(rng)
+		keys = append(keys, k)
+		cs = append(cs, control.Change{NewEntry: &watchlist.Entry{
+			ID: fmt.Sprint(i), List: "l", Key: k, Country: fr, ValidFrom: epoch, ValidUntil: epoch.Add(time.Hour),
+		}})
+	}
+	m.Apply(cs, 1)
+	return m, keys
+}
