@@ -1,0 +1,397 @@
+package stream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"vigie/matcher"
+	"vigie/watchlist"
+	"vigie/watchlist/control"
+	"vigie/watchlist/plate"
+)
+
+var (
+	// ErrNoList says that no list has that id.
+	ErrNoList = errors.New("no such list")
+	// ErrNoEntry says that the list has no entry of that id (any more).
+	ErrNoEntry = errors.New("no such entry on the list")
+	// ErrNotConfirmed says that a change is recorded but could not be
+	// confirmed in time: it may not be effective everywhere yet. Doing it
+	// again is safe and confirms it.
+	ErrNotConfirmed = errors.New("recorded, but not confirmed to be effective everywhere yet; repeating it is safe")
+)
+
+// InvalidError says which fields of an operator's input break which rules.
+type InvalidError struct{ Fields []watchlist.FieldError }
+
+func (e *InvalidError) Error() string {
+	var b strings.Builder
+	for i, f := range e.Fields {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(f.Error())
+	}
+	return b.String()
+}
+
+// ImportReport is the plan of an import and what became of it. Nothing is
+// applied unless every row is good.
+type ImportReport struct {
+	Rows     int                  `json:"rows"`
+	Added    int                  `json:"added"`
+	Changed  int                  `json:"changed"`
+	Removed  int                  `json:"removed"`
+	Same     int                  `json:"same"`
+	Rejected int                  `json:"rejected"`
+	Errors   []watchlist.RowError `json:"errors,omitempty"`
+	Omitted  int                  `json:"omitted,omitempty"` // errors beyond those listed
+	Applied  bool                 `json:"applied"`
+	Version  int64                `json:"version"` // control-log version after it, or the version planned against
+}
+
+// ExplainQuery asks whether a read would hit.
+type ExplainQuery struct {
+	Plate   string
+	Country string
+	Sensor  string
+	Conf    float32
+	At      time.Time // zero means now
+}
+
+// Explanation says what would happen to a read, and why.
+type Explanation struct {
+	Normalised string        `json:"normalised,omitempty"` // the plate as it is compared
+	Problem    string        `json:"problem,omitempty"`    // why the text is never matched
+	Country    plate.Country `json:"country,omitempty"`
+	Syntax     string        `json:"syntax,omitempty"` // valid, possible, invalid for the country
+	Version    int64         `json:"version"`          // control-log version asked
+	Hits       []Explained   `json:"hits"`             // entries that would alert
+	Others     []Explained   `json:"others,omitempty"` // entries that came near, with the rule that stopped them
+}
+
+// Explained is one entry that a read met or nearly met.
+type Explained struct {
+	List     string  `json:"list"`
+	Entry    string  `json:"entry"`
+	Plate    string  `json:"plate"` // normalised plate of the entry
+	Queue    string  `json:"queue,omitempty"`
+	Action   string  `json:"action"`
+	Priority string  `json:"priority"`
+	Kind     string  `json:"kind,omitempty"`
+	Country  string  `json:"country"` // same, unknown, different
+	Grade    string  `json:"grade,omitempty"`
+	Score    float32 `json:"score,omitempty"`
+	Differs  []int   `json:"differs,omitempty"`
+	Because  string  `json:"because"` // the rule that decided, in words
+}
+
+// Desk is where operators change lists. It confirms a change only once it is
+// effective: an entry withdrawn here alerts nowhere after the call returned.
+//
+// A withdrawal takes three steps: the control log records it, a fence at its
+// version is set on every queue, and this process's replica passes it. A matcher
+// anywhere that is behind the fence, or a batch matched before it, is refused
+// by the queue and matches again, so the confirmation need not know who else runs.
+type Desk struct {
+	cfg DeskConfig
+}
+
+// DeskConfig has the parts of a Desk; all are required but Clock and Wait.
+type DeskConfig struct {
+	Log     ControlLog
+	Replica *Replica
+	Fencer  Fencer
+	Clock   Clock          // time.Now when nil
+	Wait    time.Duration  // how long a confirmation may take; 5 s when 0
+	Zone    *time.Location // zone of bare dates in imports; Europe/Paris or, without zone data, UTC when nil
+}
+
+// NewDesk returns a Desk, or says which part is missing.
+func NewDesk(cfg DeskConfig) (*Desk, error) {
+	switch {
+	case cfg.Log == nil:
+		return nil, errors.New("stream: DeskConfig.Log is required")
+	case cfg.Replica == nil:
+		return nil, errors.New("stream: DeskConfig.Replica is required")
+	case cfg.Fencer == nil:
+		return nil, errors.New("stream: DeskConfig.Fencer is required")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Wait == 0 {
+		cfg.Wait = 5 * time.Second
+	}
+	if cfg.Zone == nil {
+		cfg.Zone = time.UTC
+		if paris, err := time.LoadLocation("Europe/Paris"); err == nil {
+			cfg.Zone = paris
+		}
+	}
+	return &Desk{cfg: cfg}, nil
+}
+
+// Lists returns every list in order of id.
+func (d *Desk) Lists() []*watchlist.List { return d.cfg.Replica.lists() }
+
+// List returns the list of that id.
+func (d *Desk) List(id string) (l *watchlist.List, ok bool) {
+	d.cfg.Replica.View(func(s *control.State) { l = s.List(id) })
+	return l, l != nil
+}
+
+// Count is the number of entries on a list.
+func (d *Desk) Count(list string) (n int) {
+	d.cfg.Replica.View(func(s *control.State) { n = s.Len(list) })
+	return n
+}
+
+// Entries returns up to limit entries of a list in order of id, after the id given.
+func (d *Desk) Entries(list, after string, limit int) (es []*watchlist.Entry, err error) {
+	d.cfg.Replica.View(func(s *control.State) {
+		if s.List(list) == nil {
+			err = ErrNoList
+			return
+		}
+		es = s.Entries(list, after, limit)
+	})
+	return es, err
+}
+
+// Entry returns one entry.
+func (d *Desk) Entry(list, id string) (e *watchlist.Entry, ok bool) {
+	d.cfg.Replica.View(func(s *control.State) { e = s.Entry(list, id) })
+	return e, e != nil
+}
+
+// PutList creates a list or changes its settings, and returns it as recorded.
+func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*watchlist.List, error) {
+	old, exists := d.List(l.ID)
+	if exists {
+		l.Salt = old.Salt
+	} else {
+		salt, err := watchlist.NewSalt(rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("stream: put list: %w", err)
+		}
+		l.Salt = salt
+	}
+	if fields := l.Validate(); len(fields) > 0 {
+		return nil, &InvalidError{Fields: fields}
+	}
+	rec, err := control.ListRecord(&l, actor, d.cfg.Clock())
+	if err != nil {
+		return nil, fmt.Errorf("stream: put list: %w", err)
+	}
+	v, err := d.write(ctx, []control.Record{rec}, exists)
+	if err != nil {
+		return nil, err
+	}
+	l.Version = v
+	return &l, nil
+}
+
+// DropList withdraws a list with all its entries.
+func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, error) {
+	if strings.TrimSpace(reason) == "" {
+		return 0, &InvalidError{Fields: []watchlist.FieldError{{Field: "reason", Reason: "is required: say why the list is withdrawn"}}}
+	}
+	var records []control.Record
+	var err error
+	d.cfg.Replica.View(func(s *control.State) {
+		if s.List(id) == nil {
+			err = ErrNoList
+			return
+		}
+		// The list goes first: without it none of its entries is effective.
+		records = append(records, control.WithdrawList(id))
+		for e := range s.All(id) {
+			records = append(records, control.WithdrawEntry(id, e.ID))
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	return d.write(ctx, records, true)
+}
+
+// AddEntry adds an entry, or replaces the one for the same plate and country.
+func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.EntryInput) (*watchlist.Entry, error) {
+	l, ok := d.List(list)
+	if !ok {
+		return nil, ErrNoList
+	}
+	now := d.cfg.Clock()
+	e, fields := watchlist.NewEntry(l, in, now)
+	if len(fields) > 0 {
+		return nil, &InvalidError{Fields: fields}
+	}
+	_, exists := d.Entry(list, e.ID)
+	rec, err := control.EntryRecord(e, actor, now)
+	if err != nil {
+		return nil, fmt.Errorf("stream: add entry: %w", err)
+	}
+	v, err := d.write(ctx, []control.Record{rec}, exists)
+	if err != nil {
+		return nil, err
+	}
+	e.Version = v
+	return e, nil
+}
+
+// WithdrawEntry takes an entry off its list. When it returns without an error,
+// no alert of that entry is made or delivered any more. For an entry that is
+// not there it makes sure of the same and returns ErrNoEntry.
+func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string) (int64, error) {
+	if strings.TrimSpace(reason) == "" {
+		return 0, &InvalidError{Fields: []watchlist.FieldError{{Field: "reason", Reason: "is required: say why the entry is withdrawn"}}}
+	}
+	if _, ok := d.List(list); !ok {
+		return 0, ErrNoList
+	}
+	if _, ok := d.Entry(list, id); !ok {
+		// It may have been withdrawn by a call that could not be confirmed.
+		if err := d.confirm(ctx, d.cfg.Replica.Version(), true, nil); err != nil {
+			return 0, err
+		}
+		return 0, ErrNoEntry
+	}
+	return d.write(ctx, []control.Record{control.WithdrawEntry(list, id)}, true)
+}
+
+// Import plans a CSV against a list and, unless dryRun, adds and changes the
+// entries. Entries that the file does not name stay. One bad row and nothing is
+// applied; the report names every bad row.
+func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dryRun bool) (ImportReport, error) {
+	l, ok := d.List(list)
+	if !ok {
+		return ImportReport{}, ErrNoList
+	}
+	now := d.cfg.Clock()
+	im, err := watchlist.ParseCSV(csv, l, now, d.cfg.Zone)
+	if err != nil {
+		return ImportReport{}, fmt.Errorf("stream: import: %w", err)
+	}
+	rep := ImportReport{Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Version: d.cfg.Replica.Version()}
+	var added, changed []*watchlist.Entry
+	d.cfg.Replica.View(func(s *control.State) {
+		added, changed, rep.Same = im.Diff(func(id string) *watchlist.Entry { return s.Entry(list, id) })
+	})
+	rep.Added, rep.Changed = len(added), len(changed)
+	if dryRun || rep.Rejected > 0 {
+		return rep, nil
+	}
+	records := make([]control.Record, 0, len(added)+len(changed))
+	for _, e := range append(added, changed...) {
+		rec, err := control.EntryRecord(e, actor, now)
+		if err != nil {
+			return rep, fmt.Errorf("stream: import: %w", err)
+		}
+		records = append(records, rec)
+	}
+	if len(records) > 0 {
+		if rep.Version, err = d.write(ctx, records, len(changed) > 0); err != nil {
+			return rep, err
+		}
+	}
+	rep.Applied = true
+	return rep, nil
+}
+
+// PutSensors records sensors in the registry.
+func (d *Desk) PutSensors(ctx context.Context, actor string, sensors []control.Sensor) (int64, error) {
+	records := make([]control.Record, 0, len(sensors))
+	for i := range sensors {
+		rec, err := control.SensorRecord(&sensors[i], actor, d.cfg.Clock())
+		if err != nil {
+			return 0, fmt.Errorf("stream: put sensors: %w", err)
+		}
+		records = append(records, rec)
+	}
+	return d.write(ctx, records, true)
+}
+
+// write records a change and confirms it. narrows says that the change may take
+// something away, or alter it, so that what was matched before must not alert.
+func (d *Desk) write(ctx context.Context, records []control.Record, narrows bool) (int64, error) {
+	before := d.queues() // a list may be on its way from one queue to another
+	v, err := d.cfg.Log.Append(ctx, records)
+	if err != nil {
+		return 0, fmt.Errorf("stream: write the control log: %w", err)
+	}
+	return v, d.confirm(ctx, v, narrows, before)
+}
+
+// confirm waits until this process is at version v and, with fence set, until
+// no queue takes an alert matched before v.
+func (d *Desk) confirm(ctx context.Context, v int64, fence bool, queues []string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Wait)
+	defer cancel()
+	if err := d.cfg.Replica.WaitVersion(ctx, v); err != nil {
+		return fmt.Errorf("%w (this process has not yet read it back: %w)", ErrNotConfirmed, err)
+	}
+	if !fence {
+		return nil
+	}
+	queues = append(queues, d.queues()...)
+	slices.Sort(queues)
+	if err := d.cfg.Fencer.Fence(ctx, slices.Compact(queues), v); err != nil {
+		return fmt.Errorf("%w (the alert queues did not answer: %w)", ErrNotConfirmed, err)
+	}
+	return nil
+}
+
+// queues are the queues that alerts may go to at this version.
+func (d *Desk) queues() (queues []string) {
+	d.cfg.Replica.View(func(s *control.State) { queues = slices.Clone(s.Queues()) })
+	return queues
+}
+
+// Explain says whether a read would hit, and why. It changes nothing.
+func (d *Desk) Explain(q ExplainQuery) Explanation {
+	snap := d.cfg.Replica.Matcher().Snapshot()
+	ex := Explanation{Version: snap.Version(), Hits: []Explained{}}
+	key, err := plate.Parse(q.Plate)
+	if err != nil {
+		ex.Problem = err.Error()
+		return ex
+	}
+	ex.Normalised = key.String()
+	ex.Country, _ = plate.ParseCountry(q.Country)
+	ex.Syntax = key.Syntax(ex.Country).String()
+	at := q.At
+	if at.IsZero() {
+		at = d.cfg.Clock()
+	}
+	mq := matcher.Query{Key: key, Country: ex.Country, At: at.UnixMilli(), Sensor: q.Sensor}
+	for _, v := range snap.Explain(&mq) {
+		e := Explained{
+			List: v.List.ID, Entry: v.Entry.ID, Plate: v.Entry.Key.String(),
+			Action: v.Entry.Action.String(), Priority: v.Entry.Priority.String(),
+			Country: v.Country.String(), Because: v.Because,
+		}
+		if !v.Hit {
+			ex.Others = append(ex.Others, e)
+			continue
+		}
+		e.Queue, e.Kind, e.Grade = queueOf(v.List), v.Kind.String(), v.Grade.String()
+		e.Score, e.Differs = v.Score, v.Positions()
+		ex.Hits = append(ex.Hits, e)
+	}
+	return ex
+}
+
+// queueOf is the queue that receives the alerts of a list.
+func queueOf(l *watchlist.List) string {
+	if l.Queue == "" {
+		return watchlist.DefaultQueue
+	}
+	return l.Queue
+}

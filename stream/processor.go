@@ -1,0 +1,382 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"vigie/matcher"
+	"vigie/sensors"
+	"vigie/stream/alert"
+	"vigie/watchlist/plate"
+)
+
+// Config has the parts of a Processor. Source, Replica, Queues, Journal and
+// Dead are required.
+type Config struct {
+	Source  Source
+	Replica *Replica
+	Queues  Queues
+	Journal Journal
+	Dead    DeadLetters
+
+	Clock Clock       // time.Now when nil
+	Log   *zap.Logger // silent when nil
+
+	// MaxAge is the age of a read, by its own time, from which its alerts are
+	// late and ask for no stop. 10 minutes when 0.
+	MaxAge time.Duration
+	// CommitEvery bounds how long finished records stay uncommitted, and so how
+	// many reads are read again after a crash. 200 ms when 0.
+	CommitEvery time.Duration
+	// Drain bounds how long a batch in hand may still take once the process is
+	// told to stop or the partition to move. 5 s when 0.
+	Drain time.Duration
+}
+
+// Processor turns reads into alerts, one goroutine per partition: fetch, match,
+// publish to the queues, append to the hits topic, and only then commit. Every
+// step may be repeated, so a crash anywhere between two of them repeats work and
+// loses none.
+type Processor struct {
+	cfg   Config
+	stats stats
+}
+
+// New returns a Processor, or says which part is missing.
+func New(cfg Config) (*Processor, error) {
+	switch {
+	case cfg.Source == nil:
+		return nil, errors.New("stream: Config.Source is required")
+	case cfg.Replica == nil:
+		return nil, errors.New("stream: Config.Replica is required")
+	case cfg.Queues == nil:
+		return nil, errors.New("stream: Config.Queues is required")
+	case cfg.Journal == nil:
+		return nil, errors.New("stream: Config.Journal is required")
+	case cfg.Dead == nil:
+		return nil, errors.New("stream: Config.Dead is required")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	if cfg.MaxAge == 0 {
+		cfg.MaxAge = 10 * time.Minute
+	}
+	if cfg.CommitEvery == 0 {
+		cfg.CommitEvery = 200 * time.Millisecond
+	}
+	if cfg.Drain == 0 {
+		cfg.Drain = 5 * time.Second
+	}
+	return &Processor{cfg: cfg}, nil
+}
+
+// Run waits until the replica has caught up with the control log, since
+// matching against half a list would miss silently, and then processes reads
+// until ctx ends.
+func (p *Processor) Run(ctx context.Context) error {
+	if err := p.cfg.Replica.WaitCaughtUp(ctx); err != nil {
+		return nil // told to stop before it could start
+	}
+	if err := p.cfg.Source.Run(ctx, p.consume); err != nil {
+		return fmt.Errorf("stream: %w", err)
+	}
+	return nil
+}
+
+// worker is the state of one partition's goroutine, reused from batch to batch.
+type worker struct {
+	p      *Processor
+	part   Partition
+	batch  Batch
+	reads  []read
+	hits   []matcher.Hit // of one read
+	alerts []*alert.Alert
+	dead   []DeadLetter
+	lag    *atomic.Int64
+}
+
+// read is a read that can be matched.
+type read struct {
+	sensors.Read
+	key     plate.Key
+	country plate.Country
+}
+
+// consume processes one partition until ctx ends.
+func (p *Processor) consume(ctx context.Context, part Partition) error {
+	w := worker{p: p, part: part, lag: p.stats.partition(part.ID())}
+	defer w.lag.Store(0)
+
+	var done, committed int64 // next offsets
+	var since time.Time       // when done first ran ahead of committed
+	commit := func(ctx context.Context) error {
+		if done == committed {
+			return nil
+		}
+		if err := part.Commit(ctx, done); err != nil {
+			return fmt.Errorf("commit partition %d at offset %d: %w", part.ID(), done, err)
+		}
+		committed = done
+		return nil
+	}
+	for ctx.Err() == nil {
+		if err := part.Fetch(ctx, &w.batch); err != nil {
+			if ctx.Err() != nil {
+				break
+			}
+			return fmt.Errorf("fetch partition %d: %w", part.ID(), err)
+		}
+		if w.batch.Skipped > 0 {
+			p.stats.skipped.Add(w.batch.Skipped)
+			p.cfg.Log.Error("reads were lost to retention before they were matched: raise the retention of the reads topic or add matchers",
+				zap.Int("partition", part.ID()), zap.Int64("reads", w.batch.Skipped))
+		}
+		if err := w.process(ctx); err != nil {
+			break // told to stop in mid-batch: it is not committed and comes again
+		}
+		now := p.cfg.Clock()
+		if w.batch.Next > done {
+			if done == committed {
+				since = now
+			}
+			done = w.batch.Next
+		}
+		w.lag.Store(max(0, w.batch.HighWater-w.batch.Next))
+		if done != committed && now.Sub(since) >= p.cfg.CommitEvery {
+			if err := commit(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Drain)
+	defer cancel()
+	return commit(last)
+}
+
+// process matches the batch in hand and returns once everything that came of it
+// is stored. Its only error is that there was no time left.
+func (w *worker) process(ctx context.Context) error {
+	if len(w.batch.Records) == 0 {
+		return nil
+	}
+	// Cancelling stops the next fetch; the batch in hand gets Drain to finish.
+	ctx, stop := drain(ctx, w.p.cfg.Drain)
+	defer stop()
+
+	w.decode()
+	if len(w.dead) > 0 {
+		if err := w.p.retry(ctx, "dead letters", func() error { return w.p.cfg.Dead.Send(ctx, w.dead) }); err != nil {
+			return err
+		}
+	}
+	snap := w.p.cfg.Replica.Matcher().Snapshot()
+	w.alerts = w.alerts[:0]
+	for i := range w.reads {
+		w.alerts = w.match(w.alerts, snap, &w.reads[i])
+	}
+	if len(w.alerts) > 0 {
+		if err := w.publish(ctx); err != nil {
+			return err
+		}
+	}
+	w.p.stats.count(w)
+	return nil
+}
+
+// drain returns a context that outlives ctx by d.
+func drain(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(d, cancel)
+		context.AfterFunc(late, func() { t.Stop() })
+	})
+	return late, func() { unhook(); cancel() }
+}
+
+// decode sorts the records into reads to match and dead letters.
+func (w *worker) decode() {
+	w.reads, w.dead = w.reads[:0], w.dead[:0]
+	for _, rec := range w.batch.Records {
+		n := len(w.reads)
+		if n < cap(w.reads) {
+			w.reads = w.reads[:n+1]
+		} else {
+			w.reads = append(w.reads, read{})
+		}
+		r := &w.reads[n]
+		reason, ok := r.decode(rec)
+		switch {
+		case ok:
+			continue
+		case reason != "":
+			w.dead = append(w.dead, DeadLetter{Partition: w.part.ID(), Offset: rec.Offset, Reason: reason, Value: rec.Value})
+			w.p.stats.dead(reason)
+		default:
+			w.p.stats.sentinels.Add(1)
+		}
+		w.reads = w.reads[:n]
+	}
+}
+
+// decode fills r from a record. Without ok it gives the reason why the record
+// is not a read, or none for a read on which the camera saw no plate.
+func (r *read) decode(rec Record) (reason Reason, ok bool) {
+	switch {
+	case rec.TooLarge:
+		return ReasonTooLarge, false
+	case len(rec.Value) == 0:
+		return ReasonEmpty, false
+	}
+	// A view: alert.New copies what it keeps, everything else ends with the batch.
+	if err := sensors.DecodeView(rec.Value, &r.Read); err != nil {
+		if rec.Value[0] == '{' {
+			return ReasonJSON, false
+		}
+		return ReasonProtobuf, false
+	}
+	if err := r.Check(); err != nil {
+		return ReasonField, false
+	}
+	key, err := r.Key()
+	switch {
+	case errors.Is(err, plate.ErrSentinel):
+		return "", false
+	case err != nil:
+		return ReasonPlate, false
+	}
+	r.key, r.country = key, r.CountryCode()
+	r.EnsureID()
+	return "", true
+}
+
+// match appends the alerts of one read at the version of snap.
+func (w *worker) match(dst []*alert.Alert, snap *matcher.Snapshot, r *read) []*alert.Alert {
+	q := matcher.Query{Key: r.key, Country: r.country, At: r.TS, Sensor: r.Sensor}
+	w.hits = snap.Match(w.hits[:0], &q)
+	if len(w.hits) == 0 {
+		return dst
+	}
+	now, place := w.p.cfg.Clock(), w.p.cfg.Replica.Sensor(r.Sensor)
+	for i := range w.hits {
+		h := &w.hits[i]
+		dst = append(dst, alert.New(alert.Input{
+			List: h.List, Entry: h.Entry, Read: &r.Read, Sensor: place,
+			Evidence: alert.Evidence{
+				Kind: h.Kind.String(), Country: h.Country.String(), Grade: h.Grade.String(), Score: h.Score,
+				Syntax: r.key.Syntax(r.country).String(),
+				Read:   r.key.String(), Entry: h.Entry.Key.String(),
+				Differs: h.Positions(), Version: snap.Version(),
+			},
+			Now: now, MaxAge: w.p.cfg.MaxAge,
+		}))
+	}
+	return dst
+}
+
+// publish returns once every alert in hand is in its queue and on the hits
+// topic, or no longer wanted.
+func (w *worker) publish(ctx context.Context) error {
+	todo := w.alerts
+	var settled []*alert.Event
+	for len(todo) > 0 {
+		var answers []Published
+		err := w.p.retry(ctx, "queues", func() (err error) {
+			answers, err = w.p.cfg.Queues.Publish(ctx, todo)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		var stale []*alert.Alert
+		var fence int64
+		for i, a := range todo {
+			switch answers[i].Outcome {
+			case Stale:
+				stale, fence = append(stale, a), max(fence, answers[i].Fence)
+				continue
+			case Duplicate:
+				w.p.stats.duplicates.Add(1)
+			case Stored:
+				w.p.stats.observe(w.p.cfg.Clock(), a)
+			}
+			// A duplicate goes to the hits topic too: a crash may have come
+			// between the queue and the topic.
+			settled = append(settled, alert.Hit(a))
+		}
+		todo = nil
+		if len(stale) > 0 {
+			if todo, err = w.rematch(ctx, stale, fence); err != nil {
+				return err
+			}
+		}
+	}
+	if len(settled) == 0 {
+		return nil
+	}
+	return w.p.retry(ctx, "hits topic", func() error { return w.p.cfg.Journal.Append(ctx, settled) })
+}
+
+// rematch matches the reads of stale alerts again once the replica has reached
+// the fence that refused them. What was withdrawn meanwhile is gone from the
+// answer.
+func (w *worker) rematch(ctx context.Context, stale []*alert.Alert, fence int64) ([]*alert.Alert, error) {
+	w.p.stats.stale.Add(int64(len(stale)))
+	if err := w.p.cfg.Replica.WaitVersion(ctx, fence); err != nil {
+		return nil, err
+	}
+	snap := w.p.cfg.Replica.Matcher().Snapshot()
+	refused := make(map[string]bool, len(stale))
+	for _, a := range stale {
+		refused[a.ID] = true
+	}
+	var again []*alert.Alert
+	seen := make(map[string]bool, len(stale)) // reads matched again
+	for _, a := range stale {
+		if seen[a.Read.ID] {
+			continue
+		}
+		seen[a.Read.ID] = true
+		r := read{Read: a.Read, key: keyOf(a), country: a.Read.CountryCode()}
+		for _, b := range w.match(nil, snap, &r) {
+			if refused[b.ID] {
+				again = append(again, b)
+			}
+		}
+	}
+	return again, nil
+}
+
+// keyOf is the key of the read behind an alert.
+func keyOf(a *alert.Alert) plate.Key {
+	k, _ := a.Read.Key() // it has parsed before
+	return k
+}
+
+// retry does f until it succeeds or ctx ends, backing off to one second. While
+// Redis or Kafka is away nothing is committed and the reads wait in Kafka.
+func (p *Processor) retry(ctx context.Context, what string, f func() error) error {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		p.stats.retries.Add(1)
+		p.cfg.Log.Warn("not stored yet, trying again", zap.String("part", what), zap.Duration("in", wait), zap.Error(err))
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"vigie/matcher"
+	"vigie/watchlist"
+	"vigie/watchlist/control"
+)
+
+// Replica is this process's copy of the control log: the State that operators
+// look at and the Matcher that reads meet, kept at the same version.
+//
+// One goroutine (Follow) writes; everything else may be called from anywhere.
+type Replica struct {
+	matcher *matcher.Matcher
+
+	mu    sync.RWMutex // guards state and moved
+	state *control.State
+	moved chan struct{} // closed and replaced whenever version or caughtUp moves
+
+	version  atomic.Int64 // offset of the last record passed, -1 before the first
+	end      atomic.Int64 // end of the log as last seen
+	target   int64        // end of the log when it was first seen; owned by Follow
+	caughtUp atomic.Bool
+	bad      atomic.Int64 // records that could not be read
+
+	onBad func(error)
+}
+
+// NewReplica returns a Replica that has seen nothing. onBad, if not nil, is
+// told of every control record that cannot be read; it gets no plate.
+func NewReplica(onBad func(error)) *Replica {
+	r := &Replica{
+		matcher: matcher.New(),
+		state:   control.NewState(),
+		moved:   make(chan struct{}),
+		onBad:   onBad,
+	}
+	r.version.Store(-1)
+	r.target = -1
+	return r
+}
+
+// Follow applies the control log until ctx ends.
+func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
+	if err := log.Follow(ctx, r.apply); err != nil {
+		return fmt.Errorf("stream: follow the control log: %w", err)
+	}
+	return nil
+}
+
+// apply is called by one goroutine with records in offset order.
+func (r *Replica) apply(records []control.Record, next, end int64) error {
+	var changes []control.Change
+	r.mu.Lock()
+	for _, rec := range records {
+		var err error
+		changes, err = r.state.Apply(rec, changes)
+		var unreadable *control.RecordError
+		switch {
+		case errors.As(err, &unreadable):
+			r.bad.Add(1)
+			if r.onBad != nil {
+				r.onBad(err)
+			}
+		case err != nil:
+			r.mu.Unlock()
+			return err
+		}
+	}
+	r.state.Advance(next)
+	// The matcher goes first: whoever sees the new version must also match by it.
+	if next-1 > r.version.Load() || len(changes) > 0 {
+		r.matcher.Apply(changes, next-1)
+		r.version.Store(next - 1)
+	}
+	r.end.Store(end)
+	if r.target < 0 {
+		r.target = end
+	}
+	if next >= r.target {
+		r.caughtUp.Store(true)
+	}
+	close(r.moved)
+	r.moved = make(chan struct{})
+	r.mu.Unlock()
+	return nil
+}
+
+// Matcher is the matcher that follows this replica.
+func (r *Replica) Matcher() *matcher.Matcher { return r.matcher }
+
+// Version is the offset of the last control record passed, -1 before the first.
+func (r *Replica) Version() int64 { return r.version.Load() }
+
+// Behind is how many offsets the replica has yet to pass, as last seen.
+func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.version.Load()) }
+
+// CaughtUp reports whether the replica has applied everything that the log held
+// when it was first seen. Before that nothing may be matched.
+func (r *Replica) CaughtUp() bool { return r.caughtUp.Load() }
+
+// BadRecords is the number of control records that could not be read.
+func (r *Replica) BadRecords() int64 { return r.bad.Load() }
+
+// WaitVersion returns once the replica is at version v or later, or with the
+// error of ctx.
+func (r *Replica) WaitVersion(ctx context.Context, v int64) error {
+	return r.wait(ctx, func() bool { return r.version.Load() >= v })
+}
+
+// WaitCaughtUp returns once CaughtUp is true, or with the error of ctx.
+func (r *Replica) WaitCaughtUp(ctx context.Context) error {
+	return r.wait(ctx, r.caughtUp.Load)
+}
+
+func (r *Replica) wait(ctx context.Context, done func() bool) error {
+	for {
+		r.mu.RLock()
+		moved := r.moved
+		r.mu.RUnlock()
+		if done() {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// View calls f with the State, which must only be read and not be kept.
+func (r *Replica) View(f func(*control.State)) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	f(r.state)
+}
+
+// Sensor returns the sensor of that id, nil when the registry has none.
+func (r *Replica) Sensor(id string) *control.Sensor {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Sensor(id)
+}
+
+// StillWanted reports whether the entry is on its list at this version. An
+// alert of an entry that is not must reach nobody.
+func (r *Replica) StillWanted(list, entry string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Entry(list, entry) != nil
+}
+
+// lists returns the lists in order of id.
+func (r *Replica) lists() []*watchlist.List {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Lists()
+}

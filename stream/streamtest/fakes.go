@@ -1,0 +1,273 @@
+// Package streamtest has in-memory stand-ins for Kafka and Redis and the suite
+// that they and the real adapters must both pass. A fake that passes the suite
+// may be trusted in the tests of package stream.
+package streamtest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"vigie/stream"
+	"vigie/stream/alert"
+	"vigie/watchlist/control"
+)
+
+// Reads is a reads topic in memory with one consumer group. Its members must
+// run one after the other.
+type Reads struct {
+	mu        sync.Mutex
+	parts     [][][]byte
+	committed []int64
+	grown     chan struct{}
+}
+
+// NewReads returns an empty topic.
+func NewReads(partitions int) *Reads {
+	return &Reads{parts: make([][][]byte, partitions), committed: make([]int64, partitions), grown: make(chan struct{})}
+}
+
+// Produce appends values to a partition.
+func (r *Reads) Produce(partition int, values ...[]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parts[partition] = append(r.parts[partition], values...)
+	close(r.grown)
+	r.grown = make(chan struct{})
+}
+
+// Committed returns the committed offset of each partition.
+func (r *Reads) Committed() []int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.committed)
+}
+
+// Source returns a member of the group. Batches hold at most max records.
+func (r *Reads) Source(max int) stream.Source { return &source{topic: r, max: max} }
+
+type source struct {
+	topic *Reads
+	max   int
+}
+
+func (s *source) Run(ctx context.Context, consume func(context.Context, stream.Partition) error) error {
+	var wg sync.WaitGroup
+	for id := range s.topic.parts {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				s.topic.mu.Lock()
+				p := &partition{source: s, id: id, next: s.topic.committed[id]}
+				s.topic.mu.Unlock()
+				_ = consume(ctx, p) // an error starts it again from the last commit
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+type partition struct {
+	*source
+	id   int
+	next int64
+}
+
+func (p *partition) ID() int { return p.id }
+
+func (p *partition) Fetch(ctx context.Context, b *stream.Batch) error {
+	b.Records, b.Buf, b.Skipped = b.Records[:0], b.Buf[:0], 0
+	idle := time.After(5 * time.Millisecond)
+	for {
+		p.topic.mu.Lock()
+		all, grown := p.topic.parts[p.id], p.topic.grown
+		p.topic.mu.Unlock()
+		if int(p.next) < len(all) {
+			for _, v := range all[p.next:min(len(all), int(p.next)+p.max)] {
+				b.Records = append(b.Records, stream.Record{Offset: p.next, Value: v})
+				p.next++
+			}
+			b.Next, b.HighWater = p.next, int64(len(all))
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-idle:
+			b.Next = p.next
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (p *partition) Commit(_ context.Context, next int64) error {
+	p.topic.mu.Lock()
+	defer p.topic.mu.Unlock()
+	if next < p.topic.committed[p.id] {
+		return fmt.Errorf("commit rewinds from %d to %d", p.topic.committed[p.id], next)
+	}
+	p.topic.committed[p.id] = next
+	return nil
+}
+
+// Queues are alert queues in memory. Fail, when set, is asked before every call.
+type Queues struct {
+	Fail func() error
+
+	mu     sync.Mutex
+	alerts map[string][]*alert.Alert
+	seen   map[string]bool
+	fences map[string]int64
+}
+
+// Publish implements stream.Queues.
+func (q *Queues) Publish(_ context.Context, alerts []*alert.Alert) ([]stream.Published, error) {
+	if q.Fail != nil {
+		if err := q.Fail(); err != nil {
+			return nil, err
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.alerts == nil {
+		q.alerts, q.seen = map[string][]*alert.Alert{}, map[string]bool{}
+	}
+	out := make([]stream.Published, len(alerts))
+	for i, a := range alerts {
+		key := a.Queue + "/" + a.ID
+		switch fence := q.fences[a.Queue]; {
+		case a.Match.Version < fence:
+			out[i] = stream.Published{Outcome: stream.Stale, Fence: fence}
+		case q.seen[key]:
+			out[i].Outcome = stream.Duplicate
+		default:
+			q.seen[key] = true
+			q.alerts[a.Queue] = append(q.alerts[a.Queue], a)
+		}
+	}
+	return out, nil
+}
+
+// Fence implements stream.Fencer.
+func (q *Queues) Fence(_ context.Context, queues []string, v int64) error {
+	if q.Fail != nil {
+		if err := q.Fail(); err != nil {
+			return err
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.fences == nil {
+		q.fences = map[string]int64{}
+	}
+	for _, name := range queues {
+		q.fences[name] = max(q.fences[name], v)
+	}
+	return nil
+}
+
+// In returns the alerts of a queue in order.
+func (q *Queues) In(queue string) []*alert.Alert {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.alerts[queue])
+}
+
+// Journal is a hits topic in memory.
+type Journal struct {
+	Fail func() error
+
+	mu     sync.Mutex
+	events []*alert.Event
+}
+
+// Append implements stream.Journal.
+func (j *Journal) Append(_ context.Context, events []*alert.Event) error {
+	if j.Fail != nil {
+		if err := j.Fail(); err != nil {
+			return err
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.events = append(j.events, events...)
+	return nil
+}
+
+// Events returns everything appended, in order.
+func (j *Journal) Events() []*alert.Event {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.events)
+}
+
+// Dead is a dead-letter topic in memory.
+type Dead struct {
+	mu      sync.Mutex
+	letters []stream.DeadLetter
+}
+
+// Send implements stream.DeadLetters.
+func (d *Dead) Send(_ context.Context, letters []stream.DeadLetter) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range letters {
+		l.Value = slices.Clone(l.Value)
+		d.letters = append(d.letters, l)
+	}
+	return nil
+}
+
+// Letters returns everything sent, in order.
+func (d *Dead) Letters() []stream.DeadLetter {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.letters)
+}
+
+// ControlLog is a control log in memory that compacts nothing.
+type ControlLog struct {
+	mu      sync.Mutex
+	records []control.Record
+	grown   chan struct{}
+}
+
+// NewControlLog returns an empty log.
+func NewControlLog() *ControlLog { return &ControlLog{grown: make(chan struct{})} }
+
+// Append implements stream.ControlLog.
+func (l *ControlLog) Append(_ context.Context, records []control.Record) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range records {
+		r.Offset = int64(len(l.records))
+		l.records = append(l.records, r)
+	}
+	close(l.grown)
+	l.grown = make(chan struct{})
+	return int64(len(l.records)) - 1, nil
+}
+
+// Follow implements stream.ControlLog.
+func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Record, next, end int64) error) error {
+	for next := -1; ; {
+		l.mu.Lock()
+		all, grown := l.records, l.grown
+		l.mu.Unlock()
+		if next < len(all) {
+			from := max(next, 0)
+			if err := apply(all[from:], int64(len(all)), int64(len(all))); err != nil {
+				return err
+			}
+			next = len(all)
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
