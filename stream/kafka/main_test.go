@@ -1,0 +1,460 @@
+package kafka
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"vigie/sensors"
+	"vigie/stream"
+)
+
+func TestMain(m *testing.M) {
+	if args := os.Getenv(zombieEnv); args != "" {
+		os.Exit(zombie(args))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// patience bounds every wait; only a failing test uses it up.
+const patience = 30 * time.Second
+
+// A backend is a Kafka for tests. Every test takes topics of its own.
+type backend struct {
+	name string
+	addr string
+	sasl *SASL
+}
+
+// each runs a test on the in-process broker and on real Kafka.
+func each(t *testing.T, test func(t *testing.T, b backend)) {
+	t.Parallel() // most of them wait most of the time
+	t.Run("kfake", func(t *testing.T) { t.Parallel(); test(t, fake(t)) })
+	t.Run("kafka", func(t *testing.T) { t.Parallel(); test(t, real(t)) })
+}
+
+// alone is each for tests that measure memory.
+func alone(t *testing.T, test func(t *testing.T, b backend)) {
+	t.Run("kfake", func(t *testing.T) { test(t, fake(t)) })
+	t.Run("kafka", func(t *testing.T) { test(t, real(t)) })
+}
+
+// fake starts an in-process broker.
+func fake(t testing.TB, opts ...kfake.Opt) backend {
+	t.Helper()
+	c, err := kfake.NewCluster(append([]kfake.Opt{
+		kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100 * time.Millisecond),
+	}, opts...)...)
+	if err != nil {
+		t.Fatalf("start kfake: %v", err)
+	}
+	t.Cleanup(c.Close)
+	return backend{name: "kfake", addr: c.ListenAddrs()[0]}
+}
+
+// real is the Kafka that VIGIE_TEST_KAFKA names.
+func real(t testing.TB) backend {
+	t.Helper()
+	addr := os.Getenv("VIGIE_TEST_KAFKA")
+	if addr == "" {
+		const why = "set VIGIE_TEST_KAFKA or run make test"
+		if os.Getenv("VIGIE_TEST_REQUIRE") == "1" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	return backend{name: "kafka", addr: addr}
+}
+
+// prefix is one that no other test has.
+func prefix() string { return "t" + strings.ToLower(rand.Text()[:10]) + "." }
+
+// open connects to b with a prefix of its own, or that of cfg.
+func open(t testing.TB, b backend, cfg Config) *Cluster {
+	t.Helper()
+	cfg.Brokers = []string{b.addr}
+	if cfg.SASL == nil {
+		cfg.SASL = b.sasl
+	}
+	if cfg.Prefix == "" {
+		cfg.Prefix = prefix()
+	}
+	if cfg.Log == nil {
+		cfg.Log = logTo(t)
+	}
+	c, err := Open(cfg)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// testLog writes to the log of a test until that has ended.
+type testLog struct {
+	mu sync.Mutex
+	t  testing.TB // nil after the end
+}
+
+func (l *testLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.t != nil {
+		l.t.Log(strings.TrimSpace(string(b)))
+	}
+	return len(b), nil
+}
+
+// logTo is a log that go test shows when the test fails.
+func logTo(t testing.TB) *zap.Logger {
+	w := &testLog{t: t}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		w.t = nil
+		w.mu.Unlock()
+	})
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()), zapcore.AddSync(w), zap.DebugLevel))
+}
+
+// topics makes all topics, with settings for tests.
+func topics(t testing.TB, c *Cluster, cfg TopicsConfig, change ...func([]TopicSpec)) []TopicSpec {
+	t.Helper()
+	cfg.Prefix, cfg.Replication = c.prefix, 1
+	if cfg.ReadsPartitions == 0 {
+		cfg.ReadsPartitions = 3
+	}
+	specs, err := Topics(cfg)
+	if err != nil {
+		t.Fatalf("Topics: %v", err)
+	}
+	for _, f := range change {
+		f(specs)
+	}
+	if _, err := c.ApplyTopics(t.Context(), specs); err != nil {
+		t.Fatalf("ApplyTopics: %v", err)
+	}
+	t.Cleanup(func() {
+		var names []string
+		for _, s := range specs {
+			names = append(names, s.Name)
+		}
+		// Without it a broker used for many runs grows slow; whether it works is no concern.
+		_, _ = c.client.DeleteTopics(context.Background(), &kafkago.DeleteTopicsRequest{Topics: names})
+	})
+	return specs
+}
+
+// client is another Kafka client, for what ours does not do. The caller closes it.
+func client(t testing.TB, c *Cluster, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(c.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchMaxBytes(1 << 20), kgo.MetadataMinAge(50 * time.Millisecond),
+	}, opts...)...)
+	if err != nil {
+		t.Fatalf("kgo: %v", err)
+	}
+	return cl
+}
+
+// put writes records with another client and returns once they are there.
+func put(t testing.TB, c *Cluster, topic string, partition int32, opts []kgo.Opt, rs ...*kgo.Record) {
+	t.Helper()
+	cl := client(t, c, opts...)
+	defer cl.Close()
+	for _, r := range rs {
+		r.Topic, r.Partition = c.topic(topic), partition
+	}
+	if err := cl.ProduceSync(t.Context(), rs...).FirstErr(); err != nil {
+		t.Fatalf("produce: %v", err)
+	}
+}
+
+// values are records with these values and no keys.
+func values(vs ...string) (rs []*kgo.Record) {
+	for _, v := range vs {
+		rs = append(rs, &kgo.Record{Value: []byte(v)})
+	}
+	return rs
+}
+
+// eventually fails the test unless ok becomes true.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
+// A link is the network between one client and the brokers, for tests to break.
+type link struct {
+	mu    sync.Mutex
+	mode  linkMode
+	conns map[*linkConn]struct{}
+	moved chan struct{}
+	dials atomic.Int64
+
+	requests atomic.Int64
+}
+
+type linkMode int
+
+const (
+	linkUp      linkMode = iota
+	linkRefused          // connections are closed, new ones refused
+	linkHung             // nothing moves any more, nothing fails
+)
+
+func newLink() *link {
+	return &link{conns: make(map[*linkConn]struct{}), moved: make(chan struct{})}
+}
+
+func (l *link) set(m linkMode) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mode = m
+	close(l.moved)
+	l.moved = make(chan struct{})
+	if m == linkRefused {
+		for c := range l.conns {
+			c.Conn.Close()
+		}
+		clear(l.conns)
+	}
+}
+
+func (l *link) state() (linkMode, chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mode, l.moved
+}
+
+var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused by the test")}
+
+func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	l.dials.Add(1)
+	for {
+		mode, moved := l.state()
+		if mode == linkUp {
+			break
+		}
+		if mode == linkRefused {
+			return nil, errRefused
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &linkConn{Conn: nc, l: l, closed: make(chan struct{})}
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	return c, nil
+}
+
+type linkConn struct {
+	net.Conn
+	l      *link
+	once   sync.Once
+	closed chan struct{}
+	mu     sync.Mutex
+	dl     time.Time
+}
+
+// pass waits while the link hangs, as a stopped broker would let one wait.
+func (c *linkConn) pass() error {
+	for {
+		mode, moved := c.l.state()
+		if mode != linkHung {
+			return nil
+		}
+		c.mu.Lock()
+		dl := c.dl
+		c.mu.Unlock()
+		var timeout <-chan time.Time
+		if !dl.IsZero() {
+			t := time.NewTimer(time.Until(dl))
+			defer t.Stop()
+			timeout = t.C
+		}
+		select {
+		case <-moved:
+		case <-timeout:
+			return os.ErrDeadlineExceeded
+		case <-c.closed:
+			return net.ErrClosed
+		}
+	}
+}
+
+func (c *linkConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err == nil {
+		err = c.pass() // what has arrived is not shown before the link is up again
+	}
+	return n, err
+}
+
+func (c *linkConn) Write(b []byte) (int, error) {
+	if err := c.pass(); err != nil {
+		return 0, err
+	}
+	c.l.requests.Add(1) // kafka-go writes a request at once
+	return c.Conn.Write(b)
+}
+
+func (c *linkConn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.dl = t
+	c.mu.Unlock()
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *linkConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.dl = t
+	c.mu.Unlock()
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *linkConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	c.l.mu.Lock()
+	delete(c.l.conns, c)
+	c.l.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// readTopic reads all records of a topic with another client, control records too.
+func readTopic(t testing.TB, c *Cluster, topic string) []*kgo.Record {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	n, err := c.partitions(ctx, c.topic(topic))
+	if err != nil {
+		t.Fatalf("partitions of %s: %v", topic, err)
+	}
+	starts, left := make(map[int32]kgo.Offset), make(map[int32]int64)
+	for p := range n {
+		var first, end int64
+		eventually(t, "the bounds of "+topic, func() bool {
+			first, end, err = c.bounds(ctx, c.topic(topic), p)
+			return err == nil
+		})
+		if end > first {
+			starts[int32(p)], left[int32(p)] = kgo.NewOffset().At(first), end
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	cl := client(t, c, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.topic(topic): starts}))
+	defer cl.Close()
+	var all []*kgo.Record
+	for len(left) > 0 {
+		fs := cl.PollFetches(ctx)
+		if err := fs.Err(); err != nil {
+			t.Fatalf("read %s: %v", topic, err)
+		}
+		fs.EachRecord(func(r *kgo.Record) {
+			all = append(all, r)
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+		})
+	}
+	return all
+}
+
+func atoi(t testing.TB, b []byte) int {
+	t.Helper()
+	n, err := strconv.Atoi(string(b))
+	if err != nil {
+		t.Fatalf("%q is no number", b)
+	}
+	return n
+}
+
+// someReads are reads of some sensors.
+func someReads(n int) []sensors.Read {
+	rs := make([]sensors.Read, n)
+	for i := range rs {
+		rs[i] = sensors.Read{
+			ID: fmt.Sprintf("read-%06d", i), Sensor: fmt.Sprintf("A7-%d", i%17), Plate: "AB123CD", Country: "FR",
+			TS: 1773470467412 + int64(i), Conf: 0.95,
+		}
+	}
+	return rs
+}
+
+// consumeN runs s until n records were handed on and committed, and returns their values.
+func consumeN(t testing.TB, s *Source, n int) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var mu sync.Mutex
+	var got []string
+	err := s.Run(ctx, func(ctx context.Context, p stream.Partition) error {
+		return consume(ctx, p, func(b *stream.Batch) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, r := range b.Records {
+				got = append(got, string(r.Value))
+			}
+			if len(got) >= n {
+				cancel()
+			}
+		})
+	})
+	if err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	return got
+}
+
+// consume hands every batch to f and commits, at the end what is not committed yet.
+func consume(ctx context.Context, p stream.Partition, f func(*stream.Batch)) error {
+	var b stream.Batch
+	for ctx.Err() == nil {
+		if err := p.Fetch(ctx, &b); err != nil {
+			if ctx.Err() != nil {
+				break
+			}
+			return err
+		}
+		f(&b)
+		if b.Next > 0 {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			err := p.Commit(last, b.Next)
+			cancel()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
