@@ -321,7 +321,7 @@ func (d *Desk) PutSensors(ctx context.Context, actor string, sensors []control.S
 // write records a change and confirms it. narrows says that the change may take
 // something away, or alter it, so that what was matched before must not alert.
 func (d *Desk) write(ctx context.Context, records []control.Record, narrows bool) (int64, error) {
-	before := d.queues() // a list may be on its way from one queue to another
+	before := d.Queues() // a list may be on its way from one queue to another
 	v, err := d.cfg.Log.Append(ctx, records)
 	if err != nil {
 		return 0, fmt.Errorf("stream: write the control log: %w", err)
@@ -340,7 +340,7 @@ func (d *Desk) confirm(ctx context.Context, v int64, fence bool, queues []string
 	if !fence {
 		return nil
 	}
-	queues = append(queues, d.queues()...)
+	queues = append(queues, d.Queues()...)
 	slices.Sort(queues)
 	if err := d.cfg.Fencer.Fence(ctx, slices.Compact(queues), v); err != nil {
 		return fmt.Errorf("%w (the alert queues did not answer: %w)", ErrNotConfirmed, err)
@@ -348,8 +348,8 @@ func (d *Desk) confirm(ctx context.Context, v int64, fence bool, queues []string
 	return nil
 }
 
-// queues are the queues that alerts may go to at this version.
-func (d *Desk) queues() (queues []string) {
+// Queues are the queues that alerts may go to at this version.
+func (d *Desk) Queues() (queues []string) {
 	d.cfg.Replica.View(func(s *control.State) { queues = slices.Clone(s.Queues()) })
 	return queues
 }

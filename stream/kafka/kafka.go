@@ -25,6 +25,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -203,9 +204,9 @@ func (s *SASL) mechanism() (sasl.Mechanism, error) {
 	case "PLAIN":
 		return plain.Mechanism{Username: s.Username, Password: s.Password}, nil
 	case "SCRAM-SHA-256":
-		return scramSHA256(s.Username, s.Password), nil
+		return scram.Mechanism(scram.SHA256, s.Username, s.Password)
 	case "SCRAM-SHA-512":
-		return scramSHA512(s.Username, s.Password), nil
+		return scram.Mechanism(scram.SHA512, s.Username, s.Password)
 	}
 	return nil, fmt.Errorf("kafka: SASL mechanism %q: use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", s.Mechanism)
 }

@@ -139,10 +139,10 @@ func (q *Queues) Publish(_ context.Context, alerts []*alert.Alert) ([]stream.Pub
 	for i, a := range alerts {
 		key := a.Queue + "/" + a.ID
 		switch fence := q.fences[a.Queue]; {
-		case a.Match.Version < fence:
-			out[i] = stream.Published{Outcome: stream.Stale, Fence: fence}
 		case q.seen[key]:
 			out[i].Outcome = stream.Duplicate
+		case a.Match.Version < fence:
+			out[i] = stream.Published{Outcome: stream.Stale, Fence: fence}
 		default:
 			q.seen[key] = true
 			q.alerts[a.Queue] = append(q.alerts[a.Queue], a)

@@ -1,0 +1,323 @@
+// Package config reads the settings of vigie: one YAML file, then VIGIE_*
+// environment variables, then flags, each over the one before. A key that does
+// not exist is an error wherever it comes from, because a misspelt retention or
+// token file must not pass unseen.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Config is every setting of vigie. The yaml tags are the keys of the file; the
+// same path in capitals, VIGIE_KAFKA_BROKERS for kafka.brokers, is the
+// environment variable. A tag `secret:"true"` hides the value in print.
+type Config struct {
+	Target  string  `yaml:"target" help:"parts to run: all, or a list of gateway, matcher, operator, patrol"`
+	Data    string  `yaml:"data" help:"folder of the embedded Kafka; empty keeps everything in memory"`
+	HTTP    HTTP    `yaml:"http"`
+	Kafka   Kafka   `yaml:"kafka"`
+	Redis   Redis   `yaml:"redis"`
+	Matcher Matcher `yaml:"matcher"`
+	Log     Log     `yaml:"log"`
+}
+
+// HTTP is the one server of the process.
+type HTTP struct {
+	Addr       string `yaml:"addr" help:"address to listen on"`
+	TokensFile string `yaml:"tokens_file" help:"YAML file of tokens; empty makes random ones, for the embedded mode only"`
+}
+
+// Kafka says where the topics are. Without brokers the embedded one is started.
+type Kafka struct {
+	Brokers []string `yaml:"brokers" help:"host:port of each broker; empty starts the embedded one"`
+	Prefix  string   `yaml:"prefix" help:"prefix of every topic name"`
+	Group   string   `yaml:"group" help:"consumer group of the matchers"`
+	TLS     TLS      `yaml:"tls"`
+	SASL    SASL     `yaml:"sasl"`
+	Topics  Topics   `yaml:"topics"`
+}
+
+// TLS turns encryption on.
+type TLS struct {
+	Enabled  bool   `yaml:"enabled" help:"speak TLS"`
+	CAFile   string `yaml:"ca_file" help:"PEM file of the authorities to trust; empty trusts the system's"`
+	CertFile string `yaml:"cert_file" help:"PEM file of our certificate, for mutual TLS"`
+	KeyFile  string `yaml:"key_file" help:"PEM file of our key, for mutual TLS"`
+}
+
+// SASL is how to log in to Kafka.
+type SASL struct {
+	Mechanism string `yaml:"mechanism" help:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none"`
+	Username  string `yaml:"username" help:"user name"`
+	Password  string `yaml:"password" secret:"true" help:"password; better given as VIGIE_KAFKA_SASL_PASSWORD"`
+}
+
+// Topics is what `vigie topics apply` makes and `check` compares with.
+type Topics struct {
+	ReadsPartitions int           `yaml:"reads_partitions" help:"partitions of the reads topic: the most matchers that can share the work"`
+	Replication     int           `yaml:"replication" help:"copies of each record; 3 in production"`
+	ReadsRetention  time.Duration `yaml:"reads_retention" help:"how long reads are kept; at most 360h (15 days, CSI L233-2)"`
+	HitsRetention   time.Duration `yaml:"hits_retention" help:"how long hits are kept; at most 720h (one month, CSI L233-2)"`
+	AuditRetention  time.Duration `yaml:"audit_retention" help:"how long the audit trail is kept"`
+}
+
+// Redis says where the alert queues are. Without an address the embedded one is started.
+type Redis struct {
+	Addr     string        `yaml:"addr" help:"host:port; empty starts the embedded one"`
+	Username string        `yaml:"username" help:"ACL user"`
+	Password string        `yaml:"password" secret:"true" help:"password; better given as VIGIE_REDIS_PASSWORD"`
+	DB       int           `yaml:"db" help:"database number"`
+	TLS      TLS           `yaml:"tls"`
+	SeenTTL  time.Duration `yaml:"seen_ttl" help:"how long a repeat of an alert is recognised; longer than reads can be replayed"`
+}
+
+// Matcher is how reads become alerts.
+type Matcher struct {
+	MaxAge      time.Duration `yaml:"max_age" help:"age of a read from which its alerts are late and ask for no stop"`
+	CommitEvery time.Duration `yaml:"commit_every" help:"how long finished reads stay uncommitted: what a crash repeats"`
+}
+
+// Log is the process's own log, JSON lines on stderr.
+type Log struct {
+	Level string `yaml:"level" help:"debug, info, warn or error"`
+}
+
+// Default returns the settings that hold where nothing else is said.
+func Default() Config {
+	return Config{
+		Target: "all",
+		HTTP:   HTTP{Addr: "127.0.0.1:8080"},
+		Kafka: Kafka{
+			Prefix: "vigie.", Group: "vigie-matcher",
+			Topics: Topics{ReadsPartitions: 8, Replication: 1, ReadsRetention: 72 * time.Hour, HitsRetention: 720 * time.Hour, AuditRetention: 3 * 365 * 24 * time.Hour},
+		},
+		Redis:   Redis{SeenTTL: 96 * time.Hour},
+		Matcher: Matcher{MaxAge: 10 * time.Minute, CommitEvery: 200 * time.Millisecond},
+		Log:     Log{Level: "info"},
+	}
+}
+
+// Embedded reports whether Kafka or Redis of this configuration run inside the process.
+func (c *Config) Embedded() bool { return len(c.Kafka.Brokers) == 0 || c.Redis.Addr == "" }
+
+// Targets are the parts that Config.Target may name.
+var Targets = []string{"gateway", "matcher", "operator", "patrol"}
+
+// Runs reports whether the configuration runs a part.
+func (c *Config) Runs(part string) bool {
+	return c.Target == "all" || slices.Contains(strings.Split(c.Target, ","), part)
+}
+
+// notSettings are VIGIE_* variables that other commands read.
+var notSettings = []string{"VIGIE_TOKEN", "VIGIE_SERVER", "VIGIE_CONFIG"}
+
+// Load reads the file at path (none when empty), then the VIGIE_* variables of
+// env (as os.Environ gives them), then set: settings by path, such as
+// "kafka.prefix". All problems of the values are reported at once.
+func Load(path string, env []string, set map[string]string) (Config, error) {
+	c := Default()
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return c, fmt.Errorf("config: %w", err)
+		}
+		if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
+			return c, fmt.Errorf("config: %s: %s", path, yaml.FormatError(err, false, true))
+		}
+	}
+	leaves := c.leaves()
+	var errs []error
+	for _, kv := range env {
+		name, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "VIGIE_") || strings.HasPrefix(name, "VIGIE_TEST_") || slices.Contains(notSettings, name) {
+			continue
+		}
+		i := slices.IndexFunc(leaves, func(l leaf) bool { return l.env() == name })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("environment: %s is not a setting; `vigie config print` lists them", name))
+		} else if err := leaves[i].set(value); err != nil {
+			errs = append(errs, fmt.Errorf("environment: %s: %w", name, err))
+		}
+	}
+	for key, value := range set {
+		i := slices.IndexFunc(leaves, func(l leaf) bool { return l.path == key })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("--set %s: no such setting; `vigie config print` lists them", key))
+		} else if err := leaves[i].set(value); err != nil {
+			errs = append(errs, fmt.Errorf("--set %s: %w", key, err))
+		}
+	}
+	errs = append(errs, c.validate()...)
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("config: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Config) validate() (errs []error) {
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if c.Target != "all" {
+		for _, t := range strings.Split(c.Target, ",") {
+			if !slices.Contains(Targets, t) {
+				bad("target", "%q is not a part; say all, or some of %s with commas", t, strings.Join(Targets, ", "))
+			}
+		}
+	}
+	if c.HTTP.Addr == "" {
+		bad("http.addr", "is empty; say host:port")
+	}
+	if c.Kafka.Topics.ReadsPartitions < 1 {
+		bad("kafka.topics.reads_partitions", "is %d, must be at least 1", c.Kafka.Topics.ReadsPartitions)
+	}
+	if c.Kafka.Topics.Replication < 1 {
+		bad("kafka.topics.replication", "is %d, must be at least 1", c.Kafka.Topics.Replication)
+	}
+	if c.Redis.SeenTTL < c.Kafka.Topics.ReadsRetention {
+		bad("redis.seen_ttl", "is %v, less than kafka.topics.reads_retention (%v): a replay would alert twice", c.Redis.SeenTTL, c.Kafka.Topics.ReadsRetention)
+	}
+	if c.Matcher.MaxAge <= 0 {
+		bad("matcher.max_age", "is %v, must be more than 0", c.Matcher.MaxAge)
+	}
+	if c.Matcher.CommitEvery <= 0 {
+		bad("matcher.commit_every", "is %v, must be more than 0", c.Matcher.CommitEvery)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		bad("log.level", "%q is not a level; say debug, info, warn or error", c.Log.Level)
+	}
+	return errs
+}
+
+// Complete says what is missing to serve: a configuration may be good for other
+// commands without it.
+func (c *Config) Complete() error {
+	var errs []error
+	if (len(c.Kafka.Brokers) == 0) != (c.Redis.Addr == "") {
+		errs = append(errs, errors.New("config: kafka.brokers, redis.addr: give both or neither; an embedded service beside a real one would lose alerts at a restart"))
+	}
+	if !c.Embedded() && c.HTTP.TokensFile == "" {
+		errs = append(errs, errors.New("config: http.tokens_file: is required with a real Kafka and Redis; name the file that holds the tokens (see README)"))
+	}
+	return errors.Join(errs...)
+}
+
+// Print renders the settings as the YAML file that would give them, with the
+// meaning of each and without secrets.
+func (c *Config) Print() string {
+	var b strings.Builder
+	var open []string
+	for _, l := range c.leaves() {
+		parts := strings.Split(l.path, ".")
+		for i, p := range parts[:len(parts)-1] {
+			if i < len(open) && open[i] == p {
+				continue
+			}
+			open = append(open[:i:i], p)
+			fmt.Fprintf(&b, "%s%s:\n", strings.Repeat("  ", i), p)
+		}
+		open = open[:len(parts)-1]
+		pad := strings.Repeat("  ", len(parts)-1)
+		fmt.Fprintf(&b, "%s# %s (%s)\n%s%s: %s\n", pad, l.help, l.env(), pad, parts[len(parts)-1], l.show())
+	}
+	return b.String()
+}
+
+// leaf is one setting.
+type leaf struct {
+	path, help string
+	secret     bool
+	value      reflect.Value
+}
+
+func (c *Config) leaves() []leaf { return walk(reflect.ValueOf(c).Elem(), "") }
+
+func walk(v reflect.Value, prefix string) (out []leaf) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		path := prefix + f.Tag.Get("yaml")
+		if f.Type.Kind() == reflect.Struct {
+			out = append(out, walk(v.Field(i), path+".")...)
+			continue
+		}
+		out = append(out, leaf{path: path, help: f.Tag.Get("help"), secret: f.Tag.Get("secret") == "true", value: v.Field(i)})
+	}
+	return out
+}
+
+func (l leaf) env() string {
+	return "VIGIE_" + strings.ToUpper(strings.ReplaceAll(l.path, ".", "_"))
+}
+
+func (l leaf) set(s string) error {
+	switch p := l.value.Addr().Interface().(type) {
+	case *string:
+		*p = s
+	case *[]string:
+		*p = nil
+		for _, part := range strings.Split(s, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				*p = append(*p, part)
+			}
+		}
+	case *int:
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", s)
+		}
+		*p = n
+	case *bool:
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return fmt.Errorf("%q is not true or false", s)
+		}
+		*p = b
+	case *time.Duration:
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration such as 200ms, 10m or 72h", s)
+		}
+		*p = d
+	default:
+		return fmt.Errorf("a setting of type %T cannot be given as text", p)
+	}
+	return nil
+}
+
+func (l leaf) show() string {
+	if l.secret {
+		if l.value.IsZero() {
+			return `""`
+		}
+		return `"(hidden)"`
+	}
+	switch v := l.value.Interface().(type) {
+	case []string:
+		quoted := make([]string, len(v))
+		for i, s := range v {
+			quoted[i] = strconv.Quote(s)
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	case string:
+		return strconv.Quote(v)
+	case time.Duration:
+		text := v.String() // 72h0m0s
+		for _, zero := range []string{"m0s", "h0m"} {
+			if strings.HasSuffix(text, zero) {
+				text = text[:len(text)-2]
+			}
+		}
+		return text
+	default:
+		return fmt.Sprint(v)
+	}
+}

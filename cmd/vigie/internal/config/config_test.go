@@ -1,0 +1,93 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "vigie.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestPrecedence(t *testing.T) {
+	path := file(t, "kafka:\n  prefix: file.\n  group: file\nmatcher:\n  max_age: 5m\n")
+	c, err := Load(path, []string{"VIGIE_KAFKA_GROUP=env", "VIGIE_MATCHER_MAX_AGE=6m", "HOME=/x", "VIGIE_TOKEN=t"}, map[string]string{"matcher.max_age": "7m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Kafka.Prefix != "file." || c.Kafka.Group != "env" || c.Matcher.MaxAge != 7*time.Minute || c.HTTP.Addr != "127.0.0.1:8080" {
+		t.Errorf("got prefix %q group %q max_age %v addr %q", c.Kafka.Prefix, c.Kafka.Group, c.Matcher.MaxAge, c.HTTP.Addr)
+	}
+}
+
+func TestErrorsNameThePlaceAndTheMend(t *testing.T) {
+	for _, tc := range []struct {
+		name, yaml string
+		env        []string
+		set        map[string]string
+		want       []string
+	}{
+		{"unknown key, with its line", "kafka:\n  prefix: a.\n  brokerz: [x]\n", nil, nil, []string{"vigie.yaml", "[3:3]", "brokerz"}},
+		{"wrong type, with its line", "redis:\n  db: many\n", nil, nil, []string{"[2:7]"}},
+		{"misspelt environment", "", []string{"VIGIE_KAFKA_BROKER=x"}, nil, []string{"VIGIE_KAFKA_BROKER", "vigie config print"}},
+		{"unknown --set", "", nil, map[string]string{"kafka.broker": "x"}, []string{"--set kafka.broker"}},
+		{"bad duration", "", []string{"VIGIE_MATCHER_MAX_AGE=10"}, nil, []string{"VIGIE_MATCHER_MAX_AGE", "10m"}},
+		{"unknown part", "target: gatway\n", nil, nil, []string{"target", `"gatway"`, "gateway"}},
+		{"real services without tokens", "kafka:\n  brokers: [a:1]\nredis:\n  addr: b:2\n", nil, nil, []string{"http.tokens_file"}},
+		{"half embedded", "kafka:\n  brokers: [a:1]\n", nil, nil, []string{"redis.addr", "both or neither"}},
+		{"replay would alert twice", "redis:\n  seen_ttl: 1h\n", nil, nil, []string{"redis.seen_ttl", "twice"}},
+		{"everything at once", "log:\n  level: loud\nmatcher:\n  max_age: 0s\n", nil, nil, []string{"log.level", "matcher.max_age"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := ""
+			if tc.yaml != "" {
+				path = file(t, tc.yaml)
+			}
+			c, err := Load(path, tc.env, tc.set)
+			if err == nil {
+				err = c.Complete()
+			}
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, w := range tc.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("error %q does not say %q", err, w)
+				}
+			}
+		})
+	}
+}
+
+func TestPrintIsTheFileWithoutSecrets(t *testing.T) {
+	c, err := Load("", []string{"VIGIE_REDIS_PASSWORD=canary-secret", "VIGIE_KAFKA_PREFIX=x."}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := c.Print()
+	if strings.Contains(text, "canary-secret") {
+		t.Error("print shows a password")
+	}
+	again, err := Load(file(t, text), nil, nil)
+	if err != nil {
+		t.Fatalf("print is not a configuration: %v\n%s", err, text)
+	}
+	again.Redis.Password = c.Redis.Password
+	if again.Print() != text {
+		t.Errorf("read back:\n%s\nwant:\n%s", again.Print(), text)
+	}
+}
+
+func TestExampleFile(t *testing.T) {
+	if _, err := Load("../../../../deploy/vigie.example.yaml", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+}

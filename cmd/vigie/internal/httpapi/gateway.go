@@ -1,0 +1,42 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"vigie/sensors"
+)
+
+// readAcceptor takes reads in; sensors.Gateway is one. What it returns as
+// accepted is stored safely. Errors are those of sensors.ParseBatch, or say that
+// storing failed, and then the whole request may be sent again.
+type readAcceptor interface {
+	AcceptBody(ctx context.Context, contentType string, body io.Reader, limits sensors.Limits, opts sensors.AcceptOptions) (sensors.Result, error)
+}
+
+// maxReads bounds the body of a batch, before and after decompression.
+const maxReads = 32 << 20
+
+// postReads takes a batch. A read that is refused does not keep the others out;
+// a batch of which nothing was accepted is an error, so that a sensor that sends
+// rubbish is noticed by whoever looks at its status codes.
+func (s *Server) postReads(w http.ResponseWriter, r *http.Request, who *Token) error {
+	body, err := plainBody(w, r, maxReads)
+	if err != nil {
+		return err
+	}
+	res, err := s.cfg.Gateway.AcceptBody(r.Context(), r.Header.Get("Content-Type"), body,
+		sensors.Limits{BodyBytes: maxReads}, sensors.AcceptOptions{Sensor: who.Sensor})
+	if err != nil {
+		return err
+	}
+	if res.Accepted == 0 && len(res.Rejected) > 0 {
+		d := &detailed{err: errAllRejected}
+		for _, rej := range res.Rejected {
+			d.errs = append(d.errs, ProblemError{Index: &rej.Index, Field: rej.Field, Reason: rej.Reason})
+		}
+		return d
+	}
+	return writeJSON(w, http.StatusAccepted, res)
+}

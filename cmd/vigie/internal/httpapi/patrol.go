@@ -1,0 +1,313 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"vigie/stream/alert"
+	"vigie/stream/redisqueue"
+)
+
+// alertDesk keeps where each alert stands; redisqueue.Queues is one. Queues are
+// those that the caller may see: an alert of another does not exist for it.
+type alertDesk interface {
+	// Get returns an alert and where it stands, or redisqueue.ErrUnknownAlert.
+	Get(ctx context.Context, id string, queues []string) (*alert.Alert, alert.Standing, error)
+	// Step makes a step in the life of an alert and returns its event. Asking
+	// again for a step that was made returns the event of the first time.
+	// Errors: *watchlist.FieldError, redisqueue.ErrUnknownAlert,
+	// *redisqueue.ConflictError.
+	Step(ctx context.Context, req redisqueue.StepRequest) (*alert.Event, error)
+}
+
+// alertFeed hands out what happens in queues; redisqueue.Hub is one.
+type alertFeed interface {
+	// Subscribe follows a queue from behind the message of id after; with "0"
+	// from the oldest one kept. An id that no message can have is
+	// redisqueue.ErrBadID.
+	Subscribe(ctx context.Context, queue, after string) (Subscription, error)
+}
+
+// Subscription is one reader of a queue; *redisqueue.Subscription is one.
+type Subscription interface {
+	// Next waits for the next message. When ctx ends it returns the error of
+	// ctx and may be called again; any other error ends the subscription,
+	// redisqueue.ErrSlow when the reader was too slow.
+	Next(ctx context.Context) (redisqueue.Message, error)
+	Close()
+}
+
+// AlertView is an alert as a patrol sees it.
+type AlertView struct {
+	Alert    *alert.Alert   `json:"alert"`
+	Standing alert.Standing `json:"standing"`
+}
+
+// StepRequest is the body of a step. Which outcomes a verb takes, see alert.Outcomes.
+type StepRequest struct {
+	Outcome string `json:"outcome,omitempty"`
+	Note    string `json:"note,omitempty"`
+}
+
+// Hello is the first event of a stream: as whom the patrol is known, and for
+// which queue.
+type Hello struct {
+	Actor string `json:"actor"`
+	Queue string `json:"queue"`
+}
+
+// WithdrawnAlert is the event that takes the place of an alert whose entry was
+// withdrawn, or follows it when it was handed out before.
+type WithdrawnAlert struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
+const (
+	// recheckEvery is how often the alerts handed out on a stream are asked
+	// about, to take back those whose entry was withdrawn meanwhile.
+	recheckEvery = time.Second
+	// maxOpen is how many alerts of a stream are asked about; beyond that the
+	// oldest are let go.
+	maxOpen = 1000
+	// streamBuffer is how many bytes of a stream the kernel may hold for a
+	// patrol that does not read.
+	streamBuffer = 64 << 10
+	// retryHint is the pause, in milliseconds, that a client makes before it
+	// connects again.
+	retryHint = "retry: 2000\n\n"
+
+	maxNote = 4 << 10 // bytes of a step's body
+
+	reasonWithdrawn = "entry withdrawn"
+)
+
+func (s *Server) getAlert(w http.ResponseWriter, r *http.Request, who *Token) error {
+	a, standing, err := s.cfg.Alerts.Get(r.Context(), r.PathValue("alert"), who.Queues)
+	if err != nil {
+		return err
+	}
+	if !s.cfg.StillWanted(a.List.ID, a.Entry.ID) {
+		return errWithdrawn
+	}
+	return writeJSON(w, http.StatusOK, AlertView{Alert: a, Standing: standing})
+}
+
+func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) error {
+	var verb alert.Verb
+	if err := verb.UnmarshalText([]byte(r.PathValue("verb"))); err != nil {
+		return errNotFound
+	}
+	var in StepRequest
+	if err := readOptionalJSON(w, r, maxNote, &in); err != nil {
+		return err
+	}
+	id := r.PathValue("alert")
+	// What was begun may be ended, but nobody takes up what is no longer wanted.
+	if verb == alert.VerbTake || verb == alert.VerbConfirm {
+		a, _, err := s.cfg.Alerts.Get(r.Context(), id, who.Queues)
+		if err != nil {
+			return err
+		}
+		if !s.cfg.StillWanted(a.List.ID, a.Entry.ID) {
+			return errWithdrawn
+		}
+	}
+	ev, err := s.cfg.Alerts.Step(r.Context(), redisqueue.StepRequest{
+		AlertID: id, Verb: verb, Actor: who.Name, Outcome: in.Outcome, Note: in.Note, Queues: who.Queues, At: s.cfg.Clock(),
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Info("alert stepped", zap.String("actor", who.Name), zap.String("verb", verb.String()),
+		zap.String("alert", ev.AlertID), zap.Uint32("step", ev.Step))
+	return writeJSON(w, http.StatusOK, ev)
+}
+
+// getStream follows a queue as Server-Sent Events until the patrol goes away,
+// is too slow, or the server stops.
+func (s *Server) getStream(w http.ResponseWriter, r *http.Request, who *Token) error {
+	q := r.URL.Query()
+	queue := q.Get("queue")
+	if queue == "" {
+		return badParam("queue", "is required")
+	}
+	if !who.mayWatch(queue) {
+		return errQueue
+	}
+	after := r.Header.Get("Last-Event-ID")
+	if after == "" {
+		after = q.Get("last_event_id")
+	}
+	if after == "" {
+		// A message is numbered by the millisecond in which it was put.
+		after = strconv.FormatInt(s.cfg.Clock().Add(-s.cfg.Replay).UnixMilli(), 10) + "-0"
+	}
+	if s.isStopping() {
+		return errStopping
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.streaming, cancel)()
+	sub, err := s.cfg.Feed.Subscribe(ctx, queue, after)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	s.streams.open.Add(1)
+	defer s.streams.open.Add(-1)
+
+	err = s.follow(ctx, w, r, sub, Hello{Actor: who.Name, Queue: queue})
+	if errors.Is(err, redisqueue.ErrSlow) {
+		s.streams.slow.Add(1)
+		s.cfg.Log.Warn("slow patrol cut", zap.String("actor", who.Name), zap.String("queue", queue))
+	}
+	return nil // the answer has begun: nothing more can be told
+}
+
+// follow writes what comes from sub until ctx ends or writing fails.
+func (s *Server) follow(ctx context.Context, w http.ResponseWriter, r *http.Request, sub Subscription, hello Hello) error {
+	if conn, ok := r.Context().Value(connKey{}).(*net.TCPConn); ok {
+		conn.SetWriteBuffer(streamBuffer) //nolint:errcheck // a smaller buffer is a wish
+	}
+	out := eventWriter{w: w, rc: http.NewResponseController(w), timeout: s.cfg.WriteTimeout}
+	out.rc.SetReadDeadline(time.Time{}) //nolint:errcheck // else the stream ends with the server's limit, and is taken up again
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx must not hold alerts back
+	w.WriteHeader(http.StatusOK)
+	out.buf.WriteString(retryHint)
+	out.event("hello", "", encode(hello))
+	if err := out.flush(); err != nil {
+		return err
+	}
+
+	var open openAlerts
+	recheck := time.Now().Add(recheckEvery)
+	heartbeat := time.Now().Add(s.cfg.Heartbeat)
+	for {
+		next := heartbeat
+		if recheck.Before(next) {
+			next = recheck
+		}
+		wait, cancel := context.WithDeadline(ctx, next)
+		m, err := sub.Next(wait)
+		cancel()
+		switch {
+		case err == nil:
+			s.relay(&out, &open, m)
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
+		// Messages without end must keep neither of these from their turn.
+		now := time.Now()
+		if !now.Before(recheck) {
+			for _, id := range open.drop(s.cfg.StillWanted) {
+				out.event("withdrawn", "", encode(WithdrawnAlert{ID: id, Reason: reasonWithdrawn}))
+			}
+			recheck = now.Add(recheckEvery)
+		}
+		if !now.Before(heartbeat) {
+			out.buf.WriteString(":\n\n")
+			heartbeat = now.Add(s.cfg.Heartbeat)
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// relay puts one message into the form of the stream. Whether the entry of an
+// alert is still wanted is asked here, at the last moment before it leaves.
+func (s *Server) relay(out *eventWriter, open *openAlerts, m redisqueue.Message) {
+	switch {
+	case m.Kind == redisqueue.KindUpdate:
+		out.event("update", m.ID, m.Data)
+	case m.Kind != redisqueue.KindAlert:
+		// A kind of a later version; the page would not know it either.
+	case s.cfg.StillWanted(m.List, m.Entry):
+		open.add(openAlert{id: m.AlertID, list: m.List, entry: m.Entry})
+		out.event("alert", m.ID, m.Data)
+	default:
+		s.streams.withheld.Add(1)
+		out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonWithdrawn}))
+	}
+}
+
+// openAlerts are the alerts handed out on one stream, oldest first, so that
+// they can be taken back.
+type openAlerts []openAlert
+
+type openAlert struct{ id, list, entry string }
+
+func (o *openAlerts) add(a openAlert) {
+	if len(*o) == maxOpen {
+		*o = append((*o)[:0], (*o)[1:]...)
+	}
+	*o = append(*o, a)
+}
+
+// drop removes the alerts whose entry is no longer wanted and returns their ids.
+func (o *openAlerts) drop(wanted func(list, entry string) bool) (ids []string) {
+	*o = slices.DeleteFunc(*o, func(a openAlert) bool {
+		if wanted(a.list, a.entry) {
+			return false
+		}
+		ids = append(ids, a.id)
+		return true
+	})
+	return ids
+}
+
+// eventWriter gathers events and sends them with a deadline of their own.
+type eventWriter struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration
+	buf     bytes.Buffer
+}
+
+// event adds one event. data is JSON as Go writes it: one line.
+func (e *eventWriter) event(name, id string, data []byte) {
+	if id != "" {
+		e.buf.WriteString("id: ")
+		e.buf.WriteString(id)
+		e.buf.WriteByte('\n')
+	}
+	e.buf.WriteString("event: ")
+	e.buf.WriteString(name)
+	e.buf.WriteString("\ndata: ")
+	e.buf.Write(bytes.TrimSuffix(data, []byte("\n")))
+	e.buf.WriteString("\n\n")
+}
+
+// flush sends what was gathered, if anything. A reader that did not take it in
+// time is redisqueue.ErrSlow, as one that lets messages wait.
+func (e *eventWriter) flush() error {
+	if e.buf.Len() == 0 {
+		return nil
+	}
+	err := e.rc.SetWriteDeadline(time.Now().Add(e.timeout))
+	if err == nil {
+		_, err = e.w.Write(e.buf.Bytes())
+	}
+	if err == nil {
+		err = e.rc.Flush()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return redisqueue.ErrSlow
+	}
+	e.buf.Reset()
+	return err
+}

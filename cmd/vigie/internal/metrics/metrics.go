@@ -1,0 +1,177 @@
+// Package metrics shows what the parts count, at the moment somebody asks. The
+// parts keep plain counters and know nothing of Prometheus; no label ever holds
+// a plate, a read id or anything else that a sensor or an operator wrote.
+package metrics
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"vigie/sensors"
+	"vigie/stream"
+	"vigie/stream/redisqueue"
+)
+
+// Registry gathers the collectors of one process.
+type Registry struct{ reg *prometheus.Registry }
+
+// New returns a Registry with the figures of the Go runtime and the process.
+func New() *Registry {
+	r := &Registry{reg: prometheus.NewRegistry()}
+	r.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// Handler answers a scrape.
+func (r *Registry) Handler() http.Handler {
+	return promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{Registry: r.reg})
+}
+
+// collector asks a part for its figures at each scrape.
+type collector func(emit func(prometheus.Metric))
+
+// Describe sends nothing: the collector is unchecked, its metrics are consts.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+func (c collector) Collect(ch chan<- prometheus.Metric) { c(func(m prometheus.Metric) { ch <- m }) }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("vigie_"+name, help, labels, nil)
+}
+
+func counter[N int64 | uint64](d *prometheus.Desc, v N, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// Replica shows how far this process is with the control log.
+func (r *Registry) Replica(rep *stream.Replica) {
+	var (
+		version = desc("control_version", "Control-log offset this process matches by. Processes that differ for more than a second are behind.")
+		behind  = desc("control_behind_records", "Control records this process has yet to apply. More than 0 for a minute: look at Kafka.")
+		bad     = desc("control_bad_records_total", "Control records that could not be read; what they were about is not matched. Any: see the log.")
+		entries = desc("matcher_entries", "Entries that reads are matched against.")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		emit(gauge(version, float64(rep.Version())))
+		emit(gauge(behind, float64(rep.Behind())))
+		emit(counter(bad, rep.BadRecords()))
+		emit(gauge(entries, float64(rep.Matcher().Snapshot().Len())))
+	}))
+}
+
+// Processor shows what becomes of reads.
+func (r *Registry) Processor(p *stream.Processor) {
+	var (
+		reads   = desc("stream_reads_total", "Reads matched.")
+		noPlate = desc("stream_no_plate_reads_total", "Reads on which the camera saw no plate.")
+		alerts  = desc("stream_alerts_total", "Alerts newly stored in a queue.")
+		dups    = desc("stream_duplicate_alerts_total", "Alerts that were in their queue already: repeats after a crash, or further reads of a passage.")
+		stale   = desc("stream_stale_alerts_total", "Alerts refused because a withdrawal was confirmed meanwhile, and matched again.")
+		dead    = desc("stream_dead_letters_total", "Records that are not reads, by reason; see the dead-letter topic.", "reason")
+		skipped = desc("stream_skipped_reads_total", "Reads lost to retention before they were matched. Any: raise the retention or add matchers.")
+		retries = desc("stream_retries_total", "Failed calls to Redis, the hits topic or the dead-letter topic. Rising: alerts wait, look at those services.")
+		lag     = desc("stream_lag_records", "Records not yet fetched, by partition owned here.", "partition")
+		latency = desc("stream_latency_seconds", "From the gateway having a read to its alert in the queue.")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		s := p.Stats()
+		emit(counter(reads, s.Reads))
+		emit(counter(noPlate, s.Sentinels))
+		emit(counter(alerts, s.Alerts))
+		emit(counter(dups, s.Duplicates))
+		emit(counter(stale, s.Stale))
+		for reason, n := range s.Dead {
+			emit(counter(dead, n, string(reason)))
+		}
+		emit(counter(skipped, s.Skipped))
+		emit(counter(retries, s.Retries))
+		for part, n := range s.Lag {
+			emit(gauge(lag, float64(n), strconv.Itoa(part)))
+		}
+		buckets := make(map[float64]uint64, len(stream.LatencyBuckets))
+		for i, le := range stream.LatencyBuckets {
+			buckets[le] = uint64(s.Latency[i])
+		}
+		emit(prometheus.MustNewConstHistogram(latency, uint64(s.Latency[len(stream.LatencyBuckets)]), s.LatencySum.Seconds(), buckets))
+	}))
+}
+
+// Gateway shows what sensors send.
+func (r *Registry) Gateway(g *sensors.Gateway) {
+	var (
+		accepted = desc("sensors_accepted_reads_total", "Reads accepted: Kafka has them.")
+		rejected = desc("sensors_rejected_reads_total", "Reads refused, by the field at fault.", "field")
+		foreign  = desc("sensors_foreign_reads_total", "Reads refused because their token is bound to another sensor: a wrong set-up, or forged.")
+		noPlate  = desc("sensors_no_plate_reads_total", "Accepted reads on which the camera saw no plate.")
+		country  = desc("sensors_unknown_country_reads_total", "Accepted reads whose country text is not known: set the sensor up.")
+		batches  = desc("sensors_batches_total", "Requests published.")
+		failures = desc("sensors_publish_failures_total", "Requests that could not be published; their senders were told to come again.")
+		delay    = desc("sensors_delay_seconds", "From capture by the sensor's clock to arrival. Negative: that clock runs ahead.")
+		lastSeen = desc("sensors_last_read_timestamp_seconds", "When a sensor was last heard of.", "sensor")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		s := g.Stats()
+		emit(counter(accepted, s.Accepted))
+		for field, n := range s.Rejected {
+			emit(counter(rejected, n, field))
+		}
+		emit(counter(foreign, s.ForeignSensor))
+		emit(counter(noPlate, s.Sentinels))
+		emit(counter(country, s.UnknownCountry))
+		emit(counter(batches, s.Batches))
+		emit(counter(failures, s.PublishErrors))
+		buckets := make(map[float64]uint64, len(sensors.DelayBounds))
+		var sum uint64
+		for i, le := range sensors.DelayBounds {
+			sum += s.Delay.Counts[i]
+			buckets[le.Seconds()] = sum
+		}
+		emit(prometheus.MustNewConstHistogram(delay, sum+s.Delay.Counts[len(sensors.DelayBounds)], s.Delay.Sum.Seconds(), buckets))
+		for _, h := range g.Sensors() {
+			emit(gauge(lastSeen, float64(h.LastSeen.UnixNano())/float64(time.Second), h.ID))
+		}
+	}))
+}
+
+// Queues shows what happens to alerts in Redis.
+func (r *Registry) Queues(q *redisqueue.Queues) {
+	var (
+		stored    = desc("redisqueue_stored_alerts_total", "Alerts put into a queue by this process.")
+		steps     = desc("redisqueue_steps_total", "Steps that patrols made, by verb.", "verb")
+		conflicts = desc("redisqueue_conflicts_total", "Steps refused: somebody was faster, or the step may not follow.")
+		restored  = desc("redisqueue_restored_events_total", "Events put back from the hits topic.")
+		failures  = desc("redisqueue_failures_total", "Calls that Redis did not answer, or not well. Rising: alerts wait, look at Redis.")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		s := q.Stats()
+		emit(counter(stored, s.Stored))
+		for verb, n := range s.Steps {
+			emit(counter(steps, n, verb.String()))
+		}
+		emit(counter(conflicts, s.Conflicts))
+		emit(counter(restored, s.Restored))
+		emit(counter(failures, s.Failures))
+	}))
+}
+
+// Hub shows who listens to alerts.
+func (r *Registry) Hub(h *redisqueue.Hub) {
+	var (
+		subscribers = desc("redisqueue_subscribers", "Alert streams open on this process.")
+		slow        = desc("redisqueue_slow_subscribers_total", "Alert streams cut because their reader was too slow.")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		s := h.Stats()
+		emit(gauge(subscribers, float64(s.Subscribers)))
+		emit(counter(slow, s.Slow))
+	}))
+}
