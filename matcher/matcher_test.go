@@ -325,7 +325,7 @@ func TestSnapshotNeverHalf(t *testing.T) {
 		})
 	}
 	for v := int64(2); v < 60; v++ {
-		from, to := editions[(v+1)%2], editions[v%2]
+		from, to := editions[v%2], editions[(v+1)%2]
 		var cs []control.Change
 		for i := range n {
 			cs = append(cs, control.Change{OldEntry: from[i], NewEntry: to[i]})
