@@ -1,7 +1,7 @@
 # Vigie. `make` prints the targets; `make demo` and `make test` need nothing
 # but Go (and, for test, Java and Maven) on a fresh machine.
 
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2026.1
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME    ?= 20s
 BENCHTIME   ?= 1s
 

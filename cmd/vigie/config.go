@@ -7,7 +7,7 @@ import (
 )
 
 func newConfigCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Print or check the settings", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "config", Short: "Print or check the settings", Args: cobra.NoArgs, RunE: help}
 	var s settings
 	show := &cobra.Command{
 		Use:   "print",

@@ -20,6 +20,7 @@ func newEntriesCmd() *cobra.Command {
 		Use:   "entries",
 		Short: "Show the entries of a list, add one, withdraw one",
 		Args:  cobra.NoArgs,
+		RunE:  help,
 	}
 	c.register(cmd)
 	cmd.AddCommand(newEntryListCmd(c), newEntryAddCmd(c), newEntryWithdrawCmd(c))

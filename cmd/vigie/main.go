@@ -52,6 +52,7 @@ Exit codes: 0 done, 1 failed, 2 the data given was refused.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          help,
 	}
 	root.AddCommand(
 		newDemoCmd(), newServeCmd(), newExplainCmd(), newListsCmd(), newEntriesCmd(),
@@ -59,6 +60,10 @@ Exit codes: 0 done, 1 failed, 2 the data given was refused.`,
 	)
 	return root
 }
+
+// help is what a command that only holds others does. Being run at all makes
+// cobra refuse a word that is no command.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 // settings are the flags that give a configuration.
 type settings struct {

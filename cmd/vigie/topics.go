@@ -15,7 +15,7 @@ import (
 )
 
 func newTopicsCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "topics", Short: "Make the Kafka topics, or check them", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "topics", Short: "Make the Kafka topics, or check them", Args: cobra.NoArgs, RunE: help}
 	var s settings
 	var output string
 	apply := &cobra.Command{
@@ -95,7 +95,7 @@ func withCluster(ctx context.Context, s *settings, f func(context.Context, *kafk
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := c.Ping(ctx); err != nil {
+	if err := app.Reach(ctx, c); err != nil {
 		return err
 	}
 	return f(ctx, c, specs)

@@ -18,7 +18,7 @@ const day = 24 * time.Hour
 // The longest times that French law allows, from its code of internal security (CSI).
 const (
 	// MaxReadsRetention is for reads without a hit, kept only to permit the comparison:
-	// CSI L233-2, fifteen days at most.
+	// CSI L233-2, 15 days at most.
 	MaxReadsRetention = 15 * day
 	// MaxHitsRetention is for reads with a hit: CSI L233-2, one month, taken as thirty days.
 	MaxHitsRetention = 30 * day
@@ -94,11 +94,13 @@ func Topics(cfg TopicsConfig) ([]TopicSpec, error) {
 		d, max    time.Duration
 		law, what string
 	}{
-		{"ReadsRetention", cfg.ReadsRetention, MaxReadsRetention, law, "reads without a hit may be kept for fifteen days at most"},
-		{"HitsRetention", cfg.HitsRetention, MaxHitsRetention, law, "reads with a hit may be kept for one month at most"},
-		{"DeadRetention", cfg.DeadRetention, MaxReadsRetention, law, "dead letters hold reads, which may be kept for fifteen days at most"},
+		{"reads_retention", cfg.ReadsRetention, MaxReadsRetention, law, "reads without a hit may be kept for 15 days at most"},
+		{"hits_retention", cfg.HitsRetention, MaxHitsRetention, law, "reads with a hit may be kept for one month at most"},
+		{"dead_retention", cfg.DeadRetention, MaxReadsRetention, law, "dead letters hold reads, which may be kept for 15 days at most"},
 	} {
 		switch {
+		case r.name == "dead_retention" && r.d == cfg.ReadsRetention:
+			// said of the reads already
 		case r.d > r.max:
 			refuse("%s %v is above the legal maximum of %v: %s (%s)", r.name, r.d, r.max, r.what, r.law)
 		case r.d < time.Hour:
@@ -106,7 +108,7 @@ func Topics(cfg TopicsConfig) ([]TopicSpec, error) {
 		}
 	}
 	if cfg.AuditRetention >= 0 && cfg.AuditRetention < day {
-		refuse("AuditRetention %v: must be at least 24 h, or less than 0 to keep it for good", cfg.AuditRetention)
+		refuse("audit_retention %v: must be at least 24 h, or less than 0 to keep it for good", cfg.AuditRetention)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

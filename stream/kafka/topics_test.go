@@ -16,14 +16,14 @@ func TestTopicsRefuses(t *testing.T) {
 		cfg  TopicsConfig
 		says []string
 	}{
-		{"reads too long", TopicsConfig{ReadsRetention: MaxReadsRetention + time.Second}, []string{"ReadsRetention", "fifteen days", "L233-2"}},
-		{"hits too long", TopicsConfig{HitsRetention: 31 * day}, []string{"HitsRetention", "one month", "L233-2"}},
-		{"dead letters too long", TopicsConfig{DeadRetention: 16 * day}, []string{"DeadRetention", "fifteen days", "L233-2"}},
-		{"reads for ever", TopicsConfig{ReadsRetention: -1}, []string{"ReadsRetention"}},
+		{"reads too long", TopicsConfig{ReadsRetention: MaxReadsRetention + time.Second}, []string{"reads_retention", "15 days", "L233-2"}},
+		{"hits too long", TopicsConfig{HitsRetention: 31 * day}, []string{"hits_retention", "one month", "L233-2"}},
+		{"dead letters too long", TopicsConfig{DeadRetention: 16 * day}, []string{"dead_retention", "15 days", "L233-2"}},
+		{"reads for ever", TopicsConfig{ReadsRetention: -1}, []string{"reads_retention"}},
 		{"too short", TopicsConfig{ReadsRetention: time.Minute}, []string{"at least 1 h"}},
 		{"partitions", TopicsConfig{ReadsPartitions: -1}, []string{"ReadsPartitions"}},
 		{"prefix", TopicsConfig{Prefix: "a b"}, []string{"prefix"}},
-		{"two at once", TopicsConfig{ReadsRetention: 90 * day, HitsRetention: 90 * day}, []string{"ReadsRetention", "HitsRetention"}},
+		{"two at once", TopicsConfig{ReadsRetention: 90 * day, HitsRetention: 90 * day}, []string{"reads_retention", "hits_retention"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

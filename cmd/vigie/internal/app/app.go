@@ -105,10 +105,22 @@ func Cluster(cfg *config.Config, log *zap.Logger) (*kafka.Cluster, error) {
 // Topics is what the configuration wants the topics to be.
 func Topics(cfg *config.Config) ([]kafka.TopicSpec, error) {
 	t := cfg.Kafka.Topics
-	return kafka.Topics(kafka.TopicsConfig{
+	specs, err := kafka.Topics(kafka.TopicsConfig{
 		Prefix: cfg.Kafka.Prefix, ReadsPartitions: t.ReadsPartitions, Replication: t.Replication,
 		ReadsRetention: t.ReadsRetention, HitsRetention: t.HitsRetention, AuditRetention: t.AuditRetention,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("config: kafka.topics: %w", err)
+	}
+	return specs, nil
+}
+
+// Reach asks whether Kafka answers, and says which setting to look at when not.
+func Reach(ctx context.Context, c *kafka.Cluster) error {
+	if err := c.Ping(ctx); err != nil {
+		return fmt.Errorf("%w (setting kafka.brokers, VIGIE_KAFKA_BROKERS)", err)
+	}
+	return nil
 }
 
 func (a *App) connect(ctx context.Context) error {
@@ -121,7 +133,7 @@ func (a *App) connect(ctx context.Context) error {
 	}
 	a.kafka = cluster
 	a.onClose("kafka", cluster.Close)
-	if err := cluster.Ping(ctx); err != nil {
+	if err := Reach(ctx, cluster); err != nil {
 		return err
 	}
 	if err := a.topics(ctx); err != nil {
@@ -139,7 +151,10 @@ func (a *App) connect(ctx context.Context) error {
 		return err
 	}
 	a.onClose("redis", a.queues.Close)
-	return a.queues.Ping(ctx)
+	if err := a.queues.Ping(ctx); err != nil {
+		return fmt.Errorf("%w (setting redis.addr, VIGIE_REDIS_ADDR)", err)
+	}
+	return nil
 }
 
 // topics makes the topics of an embedded Kafka and checks those of a real one,
