@@ -23,7 +23,8 @@ type Replica struct {
 	state *control.State
 	moved chan struct{} // closed and replaced whenever version or caughtUp moves
 
-	version  atomic.Int64 // offset of the last record passed, -1 before the first
+	version  atomic.Int64 // offset up to which the matcher knows the log, -1 before it has caught up
+	passed   atomic.Int64 // offset of the last record passed
 	end      atomic.Int64 // end of the log as last seen
 	target   int64        // end of the log when it was first seen; owned by Follow
 	caughtUp atomic.Bool
@@ -42,6 +43,7 @@ func NewReplica(onBad func(error)) *Replica {
 		onBad:   onBad,
 	}
 	r.version.Store(-1)
+	r.passed.Store(-1)
 	r.target = -1
 	return r
 }
@@ -56,11 +58,17 @@ func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
 
 // apply is called by one goroutine with records in offset order.
 func (r *Replica) apply(records []control.Record, next, end int64) error {
-	var changes []control.Change
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	var changes []control.Change
+	catchingUp := !r.caughtUp.Load()
 	for _, rec := range records {
 		var err error
-		changes, err = r.state.Apply(rec, changes)
+		if catchingUp {
+			err = r.state.Load(rec) // the matcher takes the whole state at the end, at once
+		} else {
+			changes, err = r.state.Apply(rec, changes)
+		}
 		var unreadable *control.RecordError
 		switch {
 		case errors.As(err, &unreadable):
@@ -69,37 +77,54 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 				r.onBad(err)
 			}
 		case err != nil:
-			r.mu.Unlock()
 			return err
 		}
 	}
 	r.state.Advance(next)
-	// The matcher goes first: whoever sees the new version must also match by it.
-	if next-1 > r.version.Load() || len(changes) > 0 {
-		r.matcher.Apply(changes, next-1)
-		r.version.Store(next - 1)
-	}
-	r.end.Store(end)
 	if r.target < 0 {
 		r.target = end
 	}
-	if next >= r.target {
+	r.passed.Store(next - 1)
+	r.end.Store(end)
+	if catchingUp && next >= r.target {
+		changes = r.everything()
+	}
+	if !catchingUp || next >= r.target {
+		// The matcher goes first: whoever sees the version must also match by it.
+		if v := next - 1; v > r.version.Load() {
+			r.matcher.Apply(changes, v)
+			r.version.Store(v)
+		}
 		r.caughtUp.Store(true)
 	}
 	close(r.moved)
 	r.moved = make(chan struct{})
-	r.mu.Unlock()
 	return nil
+}
+
+// everything is the state as changes to a matcher that knows nothing.
+func (r *Replica) everything() (changes []control.Change) {
+	for _, s := range r.state.Sensors() {
+		changes = append(changes, control.Change{NewSensor: s})
+	}
+	for _, l := range r.state.Lists() {
+		changes = append(changes, control.Change{NewList: l})
+		for e := range r.state.All(l.ID) {
+			changes = append(changes, control.Change{NewEntry: e})
+		}
+	}
+	return changes
 }
 
 // Matcher is the matcher that follows this replica.
 func (r *Replica) Matcher() *matcher.Matcher { return r.matcher }
 
-// Version is the offset of the last control record passed, -1 before the first.
+// Version is the control-log offset by which reads are matched, -1 before the
+// replica has caught up or while the log is empty.
 func (r *Replica) Version() int64 { return r.version.Load() }
 
 // Behind is how many offsets the replica has yet to pass, as last seen.
-func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.version.Load()) }
+func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.passed.Load()) }
 
 // CaughtUp reports whether the replica has applied everything that the log held
 // when it was first seen. Before that nothing may be matched.

@@ -212,7 +212,7 @@ func (c *collector) consume(style commitStyle) func(context.Context, stream.Part
 				continue
 			}
 			if want := b.Records[len(b.Records)-1].Offset + 1; b.Next < want {
-				return fmt.Errorf("Next is %d after a record at %d", b.Next, want-1)
+				return fmt.Errorf("batch ends at %d after a record at %d", b.Next, want-1)
 			}
 			next = b.Next
 			if style == commitAll {

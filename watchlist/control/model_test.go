@@ -225,7 +225,7 @@ func drawRecord(t *rapid.T) meant {
 			{},     // see below
 			listRec(list("other", 1)).Value,
 			sensorRec(&control.Sensor{ID: "other"}).Value,
-			append([]byte{7<<3 | 0, 99}, listRec(l).Value...), // of a newer schema
+			append([]byte{7 << 3, 99}, listRec(l).Value...), // of a newer schema
 		}).Draw(t, "bad value")
 		return meant{rec: control.Record{Key: key, Value: value}, bad: len(value) > 0}
 	default: // a kind or key that says nothing

@@ -248,7 +248,8 @@ func TestPrintsNoPlate(t *testing.T) {
 			"Sprint":   fmt.Sprint(v),
 			"Sprintln": fmt.Sprintln(v),
 			"Append":   string(fmt.Append(nil, v)),
-			"EXTRA":    fmt.Sprintf(noVerb, v),
+			//lint:ignore SA5009 an argument too many is what is tried
+			"EXTRA": fmt.Sprintf(noVerb, v),
 		} {
 			if s := clean(s); len(leaks(s)) > 0 {
 				t.Errorf("%s: %s prints %v in %q", name, how, leaks(s), s)
@@ -294,6 +295,7 @@ func TestPrintsNoPlateText(t *testing.T) {
 	type linked struct{ Hit *struct{ Key Key } }
 	l := linked{&struct{ Key Key }{k}}
 	verbP, verbW, verbS := "%p", "%w", "%s"
+	//lint:ignore SA5009 wrong verbs are what is tried
 	for _, s := range []string{fmt.Sprintf(verbP, k), fmt.Sprintf(verbW, k), fmt.Sprintf("%+v", hidden{k}), fmt.Sprintf("%#v", hidden{k}), fmt.Sprintf(verbS, l)} {
 		if strings.Contains(s, canary) {
 			t.Errorf("prints the plate in %q", s)

@@ -64,6 +64,8 @@ var (
 	errBadParam    = errors.New("bad parameter")
 	errImport      = errors.New("import rejected")
 	errAllRejected = errors.New("every read rejected")
+	errCatchingUp  = errors.New("lists are still being read")
+	errBehind      = errors.New("lists are behind the alert")
 	errStopping    = errors.New("server is stopping")
 	errPanic       = errors.New("handler panicked")
 )
@@ -105,6 +107,8 @@ var problems = []struct {
 	{errImport, 422, "import-rejected", "The file was not imported, nothing has changed", "correct the rows named and import the whole file again"},
 	{errAllRejected, 422, "reads-rejected", "No read of this batch was accepted", "correct the reads named; sending them unchanged is of no use"},
 	{stream.ErrNotConfirmed, 503, "not-confirmed", "The change is recorded but not yet effective everywhere", "repeat the request: that is safe, and its success confirms the change"},
+	{errCatchingUp, 503, "catching-up", "This process is still reading the lists", "wait until /readyz is green"},
+	{errBehind, 503, "behind", "The lists of this process are behind the alert", "ask again; if it lasts, look at the control log in /readyz?verbose"},
 	{errStopping, 503, "stopping", "The server is stopping", "connect again"},
 	{errPanic, 500, "internal", "The server failed on this request", "report it with the time of the request; the cause is in the server's log"},
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -79,6 +80,9 @@ const (
 	// maxOpen is how many alerts of a stream are asked about; beyond that the
 	// oldest are let go.
 	maxOpen = 1000
+	// behindTimeout is how long the lists of this process may be behind an
+	// alert before the patrol is asked to come again.
+	behindTimeout = 5 * time.Second
 	// streamBuffer is how many bytes of a stream the kernel may hold for a
 	// patrol that does not read.
 	streamBuffer = 64 << 10
@@ -96,8 +100,8 @@ func (s *Server) getAlert(w http.ResponseWriter, r *http.Request, who *Token) er
 	if err != nil {
 		return err
 	}
-	if !s.cfg.StillWanted(a.List.ID, a.Entry.ID) {
-		return errWithdrawn
+	if err := s.wanted(r.Context(), a); err != nil {
+		return err
 	}
 	return writeJSON(w, http.StatusOK, AlertView{Alert: a, Standing: standing})
 }
@@ -118,8 +122,8 @@ func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) er
 		if err != nil {
 			return err
 		}
-		if !s.cfg.StillWanted(a.List.ID, a.Entry.ID) {
-			return errWithdrawn
+		if err := s.wanted(r.Context(), a); err != nil {
+			return err
 		}
 	}
 	ev, err := s.cfg.Alerts.Step(r.Context(), redisqueue.StepRequest{
@@ -131,6 +135,32 @@ func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) er
 	s.cfg.Log.Info("alert stepped", zap.String("actor", who.Name), zap.String("verb", verb.String()),
 		zap.String("alert", ev.AlertID), zap.Uint32("step", ev.Step))
 	return writeJSON(w, http.StatusOK, ev)
+}
+
+// wanted returns nil when the entry behind an alert is on its list, else
+// errWithdrawn, or errBehind when this process cannot know yet.
+func (s *Server) wanted(ctx context.Context, a *alert.Alert) error {
+	withdrawn, err := s.withdrawn(ctx, a.List.ID, a.Entry.ID, a.Match.Version)
+	if withdrawn {
+		return errWithdrawn
+	}
+	return err
+}
+
+// withdrawn reports whether an entry is off its list. An entry that is not there
+// may also be so new that this process has not heard of it: only at the version
+// by which the alert was matched, or later, does missing mean withdrawn. Calling
+// it so too early would take a good alert from a patrol for ever.
+func (s *Server) withdrawn(ctx context.Context, list, entry string, matched int64) (bool, error) {
+	if s.cfg.StillWanted(list, entry) {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, behindTimeout)
+	defer cancel()
+	if err := s.cfg.Lists.WaitVersion(ctx, matched); err != nil {
+		return false, errBehind
+	}
+	return !s.cfg.StillWanted(list, entry), nil
 }
 
 // getStream follows a queue as Server-Sent Events until the patrol goes away,
@@ -167,9 +197,12 @@ func (s *Server) getStream(w http.ResponseWriter, r *http.Request, who *Token) e
 	defer s.streams.open.Add(-1)
 
 	err = s.follow(ctx, w, r, sub, Hello{Actor: who.Name, Queue: queue})
-	if errors.Is(err, redisqueue.ErrSlow) {
+	switch {
+	case errors.Is(err, redisqueue.ErrSlow):
 		s.streams.slow.Add(1)
 		s.cfg.Log.Warn("slow patrol cut", zap.String("actor", who.Name), zap.String("queue", queue))
+	case errors.Is(err, errBehind):
+		s.cfg.Log.Warn("stream ended: the lists of this process are behind its alerts", zap.String("queue", queue))
 	}
 	return nil // the answer has begun: nothing more can be told
 }
@@ -204,7 +237,10 @@ func (s *Server) follow(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		cancel()
 		switch {
 		case err == nil:
-			s.relay(&out, &open, m)
+			// An error here leaves m to the next connection of the patrol.
+			if err := s.relay(ctx, &out, &open, m); err != nil {
+				return err
+			}
 		case ctx.Err() != nil:
 			return nil
 		case !errors.Is(err, context.DeadlineExceeded):
@@ -230,19 +266,34 @@ func (s *Server) follow(ctx context.Context, w http.ResponseWriter, r *http.Requ
 
 // relay puts one message into the form of the stream. Whether the entry of an
 // alert is still wanted is asked here, at the last moment before it leaves.
-func (s *Server) relay(out *eventWriter, open *openAlerts, m redisqueue.Message) {
-	switch {
-	case m.Kind == redisqueue.KindUpdate:
+func (s *Server) relay(ctx context.Context, out *eventWriter, open *openAlerts, m redisqueue.Message) error {
+	switch m.Kind {
+	case redisqueue.KindUpdate:
 		out.event("update", m.ID, m.Data)
-	case m.Kind != redisqueue.KindAlert:
-		// A kind of a later version; the page would not know it either.
-	case s.cfg.StillWanted(m.List, m.Entry):
+	case redisqueue.KindAlert:
+		var a struct {
+			Match struct {
+				Version int64 `json:"version"`
+			} `json:"match"`
+		}
+		if !s.cfg.StillWanted(m.List, m.Entry) {
+			if err := json.Unmarshal(m.Data, &a); err != nil {
+				return errBehind // not an alert that we can judge, so not one to hand out
+			}
+		}
+		withdrawn, err := s.withdrawn(ctx, m.List, m.Entry, a.Match.Version)
+		if err != nil {
+			return err
+		}
+		if withdrawn {
+			s.streams.withheld.Add(1)
+			out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonWithdrawn}))
+			return nil
+		}
 		open.add(openAlert{id: m.AlertID, list: m.List, entry: m.Entry})
 		out.event("alert", m.ID, m.Data)
-	default:
-		s.streams.withheld.Add(1)
-		out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonWithdrawn}))
 	}
+	return nil // other kinds are of a later version; the page would not know them either
 }
 
 // openAlerts are the alerts handed out on one stream, oldest first, so that

@@ -40,6 +40,10 @@ type Config struct {
 	// StillWanted reports whether an entry is still on its list. An alert of an
 	// entry that is not is never handed out. Every entry is wanted when nil.
 	StillWanted func(list, entry string) bool
+	// Lists says how far this process is with the lists, on which Desk and
+	// StillWanted rest. Operators and patrols are refused before it has caught
+	// up. Always up to date when nil.
+	Lists listState
 
 	Health  func(context.Context) Health // ready when nil
 	Metrics http.Handler                 // no metrics when nil
@@ -60,6 +64,22 @@ type Config struct {
 
 	limits limits // for tests; defaultLimits when zero
 }
+
+// listState is how far a process is with the control log; *stream.Replica is one.
+type listState interface {
+	// CaughtUp reports whether everything recorded before the process started
+	// is known to it. Half the lists would show an operator that an entry is
+	// missing, and take alerts from patrols.
+	CaughtUp() bool
+	// WaitVersion returns once version v is known, or with the error of ctx.
+	WaitVersion(ctx context.Context, v int64) error
+}
+
+// upToDate is the listState of a process that is never behind.
+type upToDate struct{}
+
+func (upToDate) CaughtUp() bool                           { return true }
+func (upToDate) WaitVersion(context.Context, int64) error { return nil }
 
 // Health says whether this process does its work.
 type Health struct {
@@ -124,6 +144,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.StillWanted == nil {
 		cfg.StillWanted = func(string, string) bool { return true }
+	}
+	if cfg.Lists == nil {
+		cfg.Lists = upToDate{}
 	}
 	if cfg.Health == nil {
 		cfg.Health = func(context.Context) Health { return Health{Ready: true} }
@@ -228,6 +251,7 @@ type route struct {
 	pattern string
 	roles   []Role // nil: no token needed
 	served  bool   // false when this process runs without the part
+	lists   bool   // rests on the lists: not before they are all there
 	handle  handler
 	// body is how long the body may take to arrive, answer how long the whole
 	// request may take; 0 means what limits says.
@@ -256,20 +280,20 @@ func (s *Server) table() []*route {
 	return []*route{
 		{pattern: "POST /v1/reads", roles: sensor, served: gateway, handle: s.postReads},
 
-		{pattern: "GET /v1/lists", roles: operator, served: desk, handle: s.getLists},
-		{pattern: "POST /v1/lists", roles: operator, served: desk, handle: s.postList},
-		{pattern: "GET /v1/lists/{list}", roles: operator, served: desk, handle: s.getList},
-		{pattern: "DELETE /v1/lists/{list}", roles: operator, served: desk, handle: s.deleteList, answer: longAnswer},
-		{pattern: "GET /v1/lists/{list}/entries", roles: operator, served: desk, handle: s.getEntries},
-		{pattern: "POST /v1/lists/{list}/entries", roles: operator, served: desk, handle: s.postEntry},
-		{pattern: "GET /v1/lists/{list}/entries/{entry}", roles: operator, served: desk, handle: s.getEntry},
-		{pattern: "DELETE /v1/lists/{list}/entries/{entry}", roles: operator, served: desk, handle: s.deleteEntry},
-		{pattern: "POST /v1/lists/{list}/import", roles: operator, served: desk, handle: s.postImport, body: longAnswer, answer: longAnswer},
-		{pattern: "POST /v1/explain", roles: operator, served: desk, handle: s.postExplain},
+		{pattern: "GET /v1/lists", roles: operator, served: desk, lists: true, handle: s.getLists},
+		{pattern: "POST /v1/lists", roles: operator, served: desk, lists: true, handle: s.postList},
+		{pattern: "GET /v1/lists/{list}", roles: operator, served: desk, lists: true, handle: s.getList},
+		{pattern: "DELETE /v1/lists/{list}", roles: operator, served: desk, lists: true, handle: s.deleteList, answer: longAnswer},
+		{pattern: "GET /v1/lists/{list}/entries", roles: operator, served: desk, lists: true, handle: s.getEntries},
+		{pattern: "POST /v1/lists/{list}/entries", roles: operator, served: desk, lists: true, handle: s.postEntry},
+		{pattern: "GET /v1/lists/{list}/entries/{entry}", roles: operator, served: desk, lists: true, handle: s.getEntry},
+		{pattern: "DELETE /v1/lists/{list}/entries/{entry}", roles: operator, served: desk, lists: true, handle: s.deleteEntry},
+		{pattern: "POST /v1/lists/{list}/import", roles: operator, served: desk, lists: true, handle: s.postImport, body: longAnswer, answer: longAnswer},
+		{pattern: "POST /v1/explain", roles: operator, served: desk, lists: true, handle: s.postExplain},
 
-		{pattern: "GET /v1/alerts/stream", roles: patrol, served: alerts, handle: s.getStream, stream: true},
-		{pattern: "GET /v1/alerts/{alert}", roles: patrol, served: alerts, handle: s.getAlert},
-		{pattern: "POST /v1/alerts/{alert}/{verb}", roles: patrol, served: alerts, handle: s.postStep},
+		{pattern: "GET /v1/alerts/stream", roles: patrol, served: alerts, lists: true, handle: s.getStream, stream: true},
+		{pattern: "GET /v1/alerts/{alert}", roles: patrol, served: alerts, lists: true, handle: s.getAlert},
+		{pattern: "POST /v1/alerts/{alert}/{verb}", roles: patrol, served: alerts, lists: true, handle: s.postStep},
 
 		{pattern: "GET /v1/openapi.yaml", roles: anyone, served: true, handle: s.getOpenAPI},
 		{pattern: "GET /livez", roles: anyone, served: true, handle: s.getLive},
@@ -371,6 +395,9 @@ func (s *Server) admit(rt *route, w http.ResponseWriter, r *http.Request) error 
 	if !rt.served {
 		return errNotServed
 	}
+	if rt.lists && !s.cfg.Lists.CaughtUp() {
+		return errCatchingUp
+	}
 	return rt.handle(w, r, who)
 }
 
@@ -383,7 +410,7 @@ func (s *Server) fail(w *statusWriter, r *http.Request, rt *route, err error) {
 	if w.status != 0 || clientGone(r, err) {
 		return
 	}
-	if status := writeProblem(w, err); status >= 500 && !errors.Is(err, errPanic) && !errors.Is(err, errStopping) {
+	if status := writeProblem(w, err); status >= 500 && !errors.Is(err, errPanic) && !errors.Is(err, errStopping) && !errors.Is(err, errCatchingUp) {
 		s.cfg.Log.Warn("request failed", zap.String("route", rt.pattern), zap.Int("status", status), zap.Error(err))
 	}
 }
