@@ -386,9 +386,6 @@ func TestMatcherKilled(t *testing.T) {
 		if batch = append(batch, r); len(batch) < chunk {
 			continue
 		}
-		if i/chunk == 5 {
-			s.until("the first matcher works", func() bool { return len(s.stored()) >= len(ledger) })
-		}
 		killed := make(chan struct{})
 		if slices.Contains(kills, i/chunk) {
 			delay := time.Duration(rng.IntN(8000)) * time.Microsecond // the chunk takes about so long
@@ -400,6 +397,9 @@ func TestMatcherKilled(t *testing.T) {
 			t.Fatalf("publish: %v", err)
 		}
 		batch = batch[:0]
+		if i/chunk == 5 {
+			s.until("the first matcher works", func() bool { return len(s.stored()) >= len(ledger) })
+		}
 		<-killed
 		if slices.Contains(kills, i/chunk) {
 			t.Logf("killed after %d reads: %d alerts stored of %d", i+1, len(s.stored()), len(ledger))

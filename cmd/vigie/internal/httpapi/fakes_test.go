@@ -69,28 +69,70 @@ type world struct {
 	logs   *observer.ObservedLogs
 	stop   func() error // ends Run and returns what it returned
 
+	lists *fakeLists
+
 	mu        sync.Mutex
-	unwanted  map[string]bool // entries withdrawn
+	unwanted  map[string]bool // entries withdrawn, or not heard of yet
 	unhealthy bool
 }
 
-func (w *world) wanted(_, entry string) bool {
+// fakeLists is how far the process is with the lists.
+type fakeLists struct {
+	mu       sync.Mutex
+	catching bool
+	version  int64
+	moved    chan struct{}
+}
+
+func (l *fakeLists) CaughtUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.catching
+}
+
+func (l *fakeLists) set(version int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.version = version
+	close(l.moved)
+	l.moved = make(chan struct{})
+}
+
+func (l *fakeLists) WaitVersion(ctx context.Context, v int64) error {
+	for {
+		l.mu.Lock()
+		version, moved := l.version, l.moved
+		l.mu.Unlock()
+		if version >= v {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *world) isWanted(_, entry string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return !w.unwanted[entry]
 }
 
-func (w *world) withdraw(entry string) {
+func (w *world) withdraw(entry string) { w.set(entry, false) }
+
+func (w *world) set(entry string, wanted bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.unwanted[entry] = true
+	w.unwanted[entry] = !wanted
 }
 
 func newWorld(t testing.TB, change ...func(*Config)) *world {
 	t.Helper()
 	w := &world{
 		desk: newFakeDesk(), alerts: newFakeAlerts(), feed: &fakeFeed{}, reads: &fakeReads{},
-		unwanted: map[string]bool{},
+		unwanted: map[string]bool{}, lists: &fakeLists{version: 1000, moved: make(chan struct{})},
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
 	w.logs = logs
@@ -100,7 +142,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 	}
 	cfg := Config{
 		Addr: "127.0.0.1:0", Tokens: testTokens(t), Log: zap.New(core), Clock: func() time.Time { return testNow },
-		Gateway: gateway, Desk: w.desk, Alerts: w.alerts, Feed: w.feed, StillWanted: w.wanted,
+		Gateway: gateway, Desk: w.desk, Alerts: w.alerts, Feed: w.feed, StillWanted: w.isWanted, Lists: w.lists,
 		Health: func(context.Context) Health {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -80,9 +80,9 @@ const (
 	// maxOpen is how many alerts of a stream are asked about; beyond that the
 	// oldest are let go.
 	maxOpen = 1000
-	// behindTimeout is how long the lists of this process may be behind an
-	// alert before the patrol is asked to come again.
-	behindTimeout = 5 * time.Second
+	// maxBehind is the age from which an alert cannot be ahead of the lists of
+	// this process.
+	maxBehind = time.Minute
 	// streamBuffer is how many bytes of a stream the kernel may hold for a
 	// patrol that does not read.
 	streamBuffer = 64 << 10
@@ -100,7 +100,7 @@ func (s *Server) getAlert(w http.ResponseWriter, r *http.Request, who *Token) er
 	if err != nil {
 		return err
 	}
-	if err := s.wanted(r.Context(), a); err != nil {
+	if err := s.wanted(r.Context(), a.List.ID, a.Entry.ID, a.Match.Version, a.Created); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, AlertView{Alert: a, Standing: standing})
@@ -122,7 +122,7 @@ func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) er
 		if err != nil {
 			return err
 		}
-		if err := s.wanted(r.Context(), a); err != nil {
+		if err := s.wanted(r.Context(), a.List.ID, a.Entry.ID, a.Match.Version, a.Created); err != nil {
 			return err
 		}
 	}
@@ -139,28 +139,27 @@ func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) er
 
 // wanted returns nil when the entry behind an alert is on its list, else
 // errWithdrawn, or errBehind when this process cannot know yet.
-func (s *Server) wanted(ctx context.Context, a *alert.Alert) error {
-	withdrawn, err := s.withdrawn(ctx, a.List.ID, a.Entry.ID, a.Match.Version)
-	if withdrawn {
-		return errWithdrawn
-	}
-	return err
-}
-
-// withdrawn reports whether an entry is off its list. An entry that is not there
-// may also be so new that this process has not heard of it: only at the version
-// by which the alert was matched, or later, does missing mean withdrawn. Calling
-// it so too early would take a good alert from a patrol for ever.
-func (s *Server) withdrawn(ctx context.Context, list, entry string, matched int64) (bool, error) {
+//
+// An entry that is not there may be so new that this process has not heard of
+// it: only at the version by which the alert was matched, or later, does missing
+// mean withdrawn. Saying so too early would take a good alert from a patrol for
+// ever. No process is behind for long, though, so an alert of some age whose
+// entry and version are both unknown comes from a control log that is no more.
+func (s *Server) wanted(ctx context.Context, list, entry string, matched, created int64) error {
 	if s.cfg.StillWanted(list, entry) {
-		return false, nil
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, behindTimeout)
-	defer cancel()
-	if err := s.cfg.Lists.WaitVersion(ctx, matched); err != nil {
-		return false, errBehind
+	if s.cfg.Clock().Sub(time.UnixMilli(created)) < maxBehind {
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.limits.behind)
+		defer cancel()
+		if err := s.cfg.Lists.WaitVersion(ctx, matched); err != nil {
+			return errBehind
+		}
+		if s.cfg.StillWanted(list, entry) {
+			return nil
+		}
 	}
-	return !s.cfg.StillWanted(list, entry), nil
+	return errWithdrawn
 }
 
 // getStream follows a queue as Server-Sent Events until the patrol goes away,
@@ -271,27 +270,23 @@ func (s *Server) relay(ctx context.Context, out *eventWriter, open *openAlerts, 
 	case redisqueue.KindUpdate:
 		out.event("update", m.ID, m.Data)
 	case redisqueue.KindAlert:
+		// What does not decode has been known for ever, and is judged so.
 		var a struct {
-			Match struct {
-				Version int64 `json:"version"`
-			} `json:"match"`
+			Match   struct{ Version int64 }
+			Created int64
 		}
-		if !s.cfg.StillWanted(m.List, m.Entry) {
-			if err := json.Unmarshal(m.Data, &a); err != nil {
-				return errBehind // not an alert that we can judge, so not one to hand out
-			}
-		}
-		withdrawn, err := s.withdrawn(ctx, m.List, m.Entry, a.Match.Version)
-		if err != nil {
-			return err
-		}
-		if withdrawn {
+		_ = json.Unmarshal(m.Data, &a)
+		err := s.wanted(ctx, m.List, m.Entry, a.Match.Version, a.Created)
+		switch {
+		case err == nil:
+			open.add(openAlert{id: m.AlertID, list: m.List, entry: m.Entry})
+			out.event("alert", m.ID, m.Data)
+		case errors.Is(err, errWithdrawn):
 			s.streams.withheld.Add(1)
 			out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonWithdrawn}))
-			return nil
+		default:
+			return err
 		}
-		open.add(openAlert{id: m.AlertID, list: m.List, entry: m.Entry})
-		out.event("alert", m.ID, m.Data)
 	}
 	return nil // other kinds are of a later version; the page would not know them either
 }

@@ -218,6 +218,71 @@ func TestWithdrawnIsNeverDelivered(t *testing.T) {
 	}
 }
 
+// TestEntryNotHeardOf lets a matcher be ahead of this process: its alert waits
+// until the lists here have reached it, and is not taken for withdrawn.
+func TestEntryNotHeardOf(t *testing.T) {
+	w := newWorld(t)
+	s := w.open(t, "")
+	w.set("e1", false)
+	w.lists.set(8) // the alert was matched at 9
+	w.feed.put(alertMessage("100-0", testAlert("a1", "patrol")))
+	time.Sleep(50 * time.Millisecond) // long enough to say the wrong thing
+	w.set("e1", true)
+	w.lists.set(9)
+	if e := s.next(); e.id != "100-0" || e.name != "alert" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// TestListsStayBehind checks that an alert ahead of the lists is left to the next
+// connection and refused one by one, and that one that has some age holds up
+// nobody: it comes from another control log.
+func TestListsStayBehind(t *testing.T) {
+	w := newWorld(t, func(c *Config) {
+		c.limits = defaultLimits
+		c.limits.behind = 20 * time.Millisecond
+	})
+	w.set("e1", false)
+	w.lists.set(8)
+	old := testAlert("a0", "patrol")
+	old.Created -= maxBehind.Milliseconds()
+	w.feed.put(alertMessage("100-0", old))
+	w.feed.put(alertMessage("101-0", testAlert("a1", "patrol")))
+	w.alerts.put(testAlert("a1", "patrol"))
+
+	s := w.open(t, "&last_event_id=0")
+	if e := s.next(); e.id != "100-0" || e.name != "withdrawn" {
+		t.Errorf("of another log: %+v", e)
+	}
+	s.ended()
+	if status, body := w.do(t, "patrol", "POST", "/v1/alerts/a1/take", "", ""); status != 503 || !strings.Contains(body, "problem:behind") {
+		t.Errorf("got %d %s", status, body)
+	}
+	w.set("e1", true)
+	w.lists.set(9)
+	if e := w.open(t, "&last_event_id=100-0").next(); e.id != "101-0" || e.name != "alert" {
+		t.Errorf("the next connection got %+v", e)
+	}
+}
+
+// TestNotBeforeTheListsAreThere checks that half the lists are shown to nobody.
+func TestNotBeforeTheListsAreThere(t *testing.T) {
+	w := newWorld(t)
+	w.lists.catching = true
+	for _, rt := range w.routes {
+		method, path, _ := strings.Cut(rt.pattern, " ")
+		path = strings.NewReplacer("{list}", "x", "{entry}", "x", "{alert}", "x", "{verb}", "take", "{file}", "app.js", "{$}", "").Replace(path)
+		who := ""
+		if rt.roles != nil {
+			who = string(rt.roles[0])
+		}
+		status, body := w.do(t, who, method, path, "application/json", "[]")
+		if refused := status == 503 && strings.Contains(body, "problem:catching-up"); refused != (who == "operator" || who == "patrol") {
+			t.Errorf("%s as %q: %d %s", rt.pattern, who, status, body)
+		}
+	}
+}
+
 func TestHeartbeat(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Heartbeat = 10 * time.Millisecond })
 	s := w.open(t, "")

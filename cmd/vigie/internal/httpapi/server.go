@@ -99,11 +99,14 @@ type Check struct {
 type limits struct {
 	header, body, answer, idle time.Duration
 	headerBytes                int
+	// behind is how long a patrol waits for the lists of this process to reach
+	// the version of an alert, before it is asked to come again.
+	behind time.Duration
 }
 
 var defaultLimits = limits{
 	header: 5 * time.Second, body: 15 * time.Second, answer: 30 * time.Second, idle: 2 * time.Minute,
-	headerBytes: 16 << 10,
+	headerBytes: 16 << 10, behind: 5 * time.Second,
 }
 
 // Server listens from New on and serves from Run on.

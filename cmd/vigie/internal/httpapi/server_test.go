@@ -497,6 +497,7 @@ var (
 	_ listDesk     = (*stream.Desk)(nil)
 	_ alertDesk    = (*redisqueue.Queues)(nil)
 	_ Subscription = (*redisqueue.Subscription)(nil)
+	_ listState    = (*stream.Replica)(nil)
 )
 
 func testList(id string) watchlist.List {
