@@ -200,18 +200,20 @@ func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*wa
 
 // DropList withdraws a list with all its entries.
 func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, error) {
-	if strings.TrimSpace(reason) == "" {
-		return 0, &InvalidError{Fields: []watchlist.FieldError{{Field: "reason", Reason: "is required: say why the list is withdrawn"}}}
+	why, err := d.why(actor, reason)
+	if err != nil {
+		return 0, err
 	}
 	var records []control.Record
-	var err error
 	d.cfg.Replica.View(func(s *control.State) {
 		if s.List(id) == nil {
 			err = ErrNoList
 			return
 		}
 		// The list goes first: without it none of its entries is effective.
-		records = append(records, control.WithdrawList(id))
+		list := control.WithdrawList(id)
+		list.Why = why
+		records = append(records, list)
 		for e := range s.All(id) {
 			records = append(records, control.WithdrawEntry(id, e.ID))
 		}
@@ -250,8 +252,9 @@ func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.En
 // no alert of that entry is made or delivered any more. For an entry that is
 // not there it makes sure of the same and returns ErrNoEntry.
 func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string) (int64, error) {
-	if strings.TrimSpace(reason) == "" {
-		return 0, &InvalidError{Fields: []watchlist.FieldError{{Field: "reason", Reason: "is required: say why the entry is withdrawn"}}}
+	why, err := d.why(actor, reason)
+	if err != nil {
+		return 0, err
 	}
 	if _, ok := d.List(list); !ok {
 		return 0, ErrNoList
@@ -263,7 +266,21 @@ func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string
 		}
 		return 0, ErrNoEntry
 	}
-	return d.write(ctx, []control.Record{control.WithdrawEntry(list, id)}, true)
+	rec := control.WithdrawEntry(list, id)
+	rec.Why = why
+	return d.write(ctx, []control.Record{rec}, true)
+}
+
+// why is what goes with a withdrawal; a reason is mandatory.
+func (d *Desk) why(actor, reason string) (*control.Why, error) {
+	bad := watchlist.CheckText(reason, watchlist.MaxLongText)
+	if strings.TrimSpace(reason) == "" {
+		bad = "is mandatory: say why it is withdrawn"
+	}
+	if bad != "" {
+		return nil, &InvalidError{Fields: []watchlist.FieldError{{Field: "reason", Reason: bad}}}
+	}
+	return &control.Why{Actor: actor, Reason: reason, At: d.cfg.Clock()}, nil
 }
 
 // Import plans a CSV against a list and, unless dryRun, adds and changes the

@@ -55,6 +55,13 @@ func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last
 			return -1, fmt.Errorf("kafka: control record %d of %d has no key", i+1, len(records))
 		}
 		ms[i] = message{key: rec.Key, value: rec.Value}
+		if w := rec.Why; w != nil {
+			ms[i].headers = []kafkago.Header{
+				{Key: HeaderActor, Value: []byte(w.Actor)},
+				{Key: HeaderReason, Value: []byte(w.Reason)},
+				{Key: HeaderTime, Value: []byte(w.At.UTC().Format(time.RFC3339Nano))},
+			}
+		}
 		if n := ms[i].size(); n > writeBytes {
 			return -1, fmt.Errorf("kafka: control record %d of %d: %w: %d bytes of %d", i+1, len(records), ErrTooLarge, n, writeBytes)
 		}

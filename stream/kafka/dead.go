@@ -14,13 +14,15 @@ import (
 	"vigie/stream"
 )
 
-// Headers of a dead letter, after those that the record had.
+// Headers of a dead letter, after those that the record had. HeaderActor,
+// HeaderReason and HeaderTime are those of a withdrawal in the control log as well.
 const (
-	HeaderReason    = "vigie.reason"    // a stream.Reason
+	HeaderActor     = "vigie.actor"     // who withdrew it
+	HeaderReason    = "vigie.reason"    // a stream.Reason; of a withdrawal, the words of the operator
 	HeaderTopic     = "vigie.topic"     // where the record is, as long as retention leaves it there
 	HeaderPartition = "vigie.partition" // decimal
 	HeaderOffset    = "vigie.offset"    // decimal
-	HeaderTime      = "vigie.time"      // of the letter, RFC 3339, UTC
+	HeaderTime      = "vigie.time"      // of the letter or withdrawal, RFC 3339, UTC
 	HeaderSize      = "vigie.size"      // only when the value was cut: its bytes before that, decimal
 )
 

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"vigie/watchlist"
 )
@@ -75,6 +76,16 @@ type Record struct {
 	Offset int64 // given by the log; meaningless before
 	Key    []byte
 	Value  []byte
+	// Why goes with a withdrawal on its way into the log. A record without a
+	// value cannot say it, so it travels in headers; a State does not read it.
+	Why *Why
+}
+
+// Why says who withdrew something, when, and for what reason.
+type Why struct {
+	Actor  string // the name of a token, never a secret
+	Reason string // as the operator wrote it; it may name a plate, like all of the log
+	At     time.Time
 }
 
 // Change is one effect of one record on the State: Old is what was, New what

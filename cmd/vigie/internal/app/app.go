@@ -203,7 +203,7 @@ func (a *App) build(ctx context.Context) error {
 		})
 		control := a.kafka.ControlLog()
 		a.start("control log", func(ctx context.Context) error { return a.replica.Follow(ctx, control) })
-		hc.StillWanted = a.replica.StillWanted
+		hc.StillWanted, hc.Lists = a.replica.StillWanted, a.replica
 		reg.Replica(a.replica)
 		if a.cfg.Runs("operator") {
 			desk, err := stream.NewDesk(stream.DeskConfig{Log: control, Replica: a.replica, Fencer: a.queues})
