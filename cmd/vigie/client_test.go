@@ -145,7 +145,7 @@ func TestOperatorCommands(t *testing.T) {
 		{name: "no alert", args: "explain ZZ-999-ZZ --country FR --expect none", out: []string{"no alert"}},
 		{name: "not a plate", args: "explain UNKNOWN", out: []string{"never matched: plate: no plate"}},
 		{name: "a bad expectation", args: "explain X1 --expect stolen", code: 1, err: []string{"--expect: must be list=ID"}},
-		{name: "withdraw without a reason", args: "entries withdraw stolen $ENTRY", code: 2, err: []string{"\n  reason: is required"}},
+		{name: "withdraw without a reason", args: "entries withdraw stolen $ENTRY", code: 2, err: []string{"\n  reason: is mandatory"}},
 		{name: "withdraw", args: "entries withdraw stolen $ENTRY --reason retrouvé", out: []string{"is withdrawn everywhere, version"}},
 		{name: "withdraw again", args: "entries withdraw stolen $ENTRY --reason retrouvé", code: 1, err: []string{"The list has no entry of that id; it may be withdrawn already"}},
 		{name: "no more", args: "explain AB-123-CD --country FR --expect none", out: []string{"no alert"}},
