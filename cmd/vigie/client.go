@@ -103,7 +103,7 @@ func (c *client) print(cmd *cobra.Command, v any, table func(w io.Writer)) error
 	return print(cmd, c.output, v, func() {
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 		table(w)
-		w.Flush() //nolint:errcheck // standard output is gone; nobody is left to tell
+		w.Flush()
 	})
 }
 

@@ -238,7 +238,7 @@ func (d *demo) fillLists(ctx context.Context, now time.Time) (wanted []sim.Wante
 			return nil, err
 		}
 		if rep.Rejected > 0 {
-			return nil, fmt.Errorf("import of %s: %v", l.list.ID, rep.Errors[0])
+			return nil, fmt.Errorf("import of %s: %w", l.list.ID, rep.Errors[0])
 		}
 	}
 	rng.Shuffle(len(wanted), func(i, j int) { wanted[i], wanted[j] = wanted[j], wanted[i] })

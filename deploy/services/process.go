@@ -69,7 +69,7 @@ func (s *service) startLocked(ctx context.Context) error {
 		return fmt.Errorf("services: start %s: %w", s.name, err)
 	}
 	if err := s.await(ctx, p); err != nil {
-		p.signal(syscall.SIGKILL)
+		_ = p.signal(syscall.SIGKILL) // it may be gone
 		<-p.done
 		return fmt.Errorf("services: start %s: %w%s", s.name, err, tail(s.log))
 	}

@@ -22,8 +22,6 @@ const (
 	followBytes = 16 << 20
 	// followBatch bounds one batch of the log, ours being at most writeBytes.
 	followBatch = 64 << 20
-	// followPause bounds the wait between tries while the brokers are away.
-	followPause = time.Second
 	// tombstones is how long the log keeps withdrawals after compaction; see Topics.
 	tombstones = 24 * time.Hour
 )
@@ -130,13 +128,13 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 		case errors.Is(err, ErrLogTruncated):
 			return fmt.Errorf("kafka: %s: %w", l.topic, err)
 		default:
-			if r.failed(ctx, err, followPause) {
+			if r.failed(ctx, err) {
 				continue
 			}
 			if l.c.isClosed() || !transient(err) {
 				return fmt.Errorf("kafka: follow the control log: %w", l.c.explain(l.topic, err))
 			}
-			l.c.sleep(ctx, followPause)
+			l.c.sleep(ctx, longestPause)
 		}
 	}
 	return nil

@@ -76,7 +76,7 @@ func (j *Journal) ReadAll(ctx context.Context, apply func([]*alert.Event) error)
 				spans[p] = span{first, end}
 				break
 			}
-			if !r.failed(ctx, err, time.Second) || ctx.Err() != nil {
+			if !r.failed(ctx, err) || ctx.Err() != nil {
 				return fmt.Errorf("kafka: read the hits: %w", j.c.explain(j.topic, err))
 			}
 		}
@@ -146,7 +146,7 @@ func (j *Journal) readPartition(ctx context.Context, partition int, first, end i
 		case err == nil:
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !r.failed(ctx, err, time.Second):
+		case !r.failed(ctx, err):
 			return j.c.explain(j.topic, err)
 		}
 	}

@@ -71,9 +71,12 @@ func (r *reader) poll(ctx context.Context) error {
 	return err
 }
 
-// failed counts a failure and waits before the next try, up to longest. It reports whether
+// longestPause bounds the wait between tries while the brokers are away.
+const longestPause = time.Second
+
+// failed counts a failure and waits before the next try. It reports whether
 // trying again is worth it: the error may pass, and has not lasted longer than the timeout.
-func (r *reader) failed(ctx context.Context, err error, longest time.Duration) bool {
+func (r *reader) failed(ctx context.Context, err error) bool {
 	if errors.Is(err, errHole) {
 		return true // it has waited already
 	}
@@ -85,7 +88,7 @@ func (r *reader) failed(ctx context.Context, err error, longest time.Duration) b
 	if !transient(err) || r.c.isClosed() || time.Since(r.failing) > r.c.timeout {
 		return false
 	}
-	r.c.sleep(ctx, backoff(r.failures, longest))
+	r.c.sleep(ctx, backoff(r.failures, longestPause))
 	return true
 }
 

@@ -408,7 +408,7 @@ func (p *partition) load(ctx context.Context, b *stream.Batch) error {
 	if !errors.Is(err, errHole) {
 		p.s.stats.fetchErrors.Add(1)
 	}
-	if !p.failed(ctx, err, time.Second) {
+	if !p.failed(ctx, err) {
 		return fmt.Errorf("kafka: %w", p.c.explain(p.topic, err))
 	}
 	return ctx.Err()

@@ -557,7 +557,7 @@ func (s *Subscription) Close() {
 }
 
 // jitter is a random part of d, so that all do not come back at the same moment.
-func jitter(d time.Duration) time.Duration { return rand.N(d) } //nolint:gosec // nothing secret
+func jitter(d time.Duration) time.Duration { return rand.N(d) }
 
 // sleep waits for d or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {

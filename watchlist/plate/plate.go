@@ -25,10 +25,11 @@ package plate
 import "errors"
 
 const (
-	// MinLen and MaxLen bound the letters and digits of a plate. One character is more
+	// MinLen and [MaxLen] bound the letters and digits of a plate. One character is more
 	// often dirt than a plate. Twelve is what base 37 fits in 64 bits, and is longer than
 	// any plate of the countries known to Syntax (10) or a container code (11, ISO 6346).
-	MinLen, MaxLen = 2, 12
+	MinLen = 2
+	MaxLen = 12
 
 	// MaxRaw is the length in bytes above which Parse refuses a text unread, so that a
 	// hostile sensor cannot make it work: twelve characters of four bytes, each followed

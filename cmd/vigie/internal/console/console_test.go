@@ -190,7 +190,7 @@ func browse(t *testing.T) context.Context {
 	ctx, cancel = chromedp.NewExecAllocator(ctx, opts...)
 	t.Cleanup(cancel)
 	ctx, _ = chromedp.NewContext(ctx)
-	t.Cleanup(func() { chromedp.Cancel(ctx) }) //nolint:errcheck // it is gone either way
+	t.Cleanup(func() { chromedp.Cancel(ctx) })
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start Chromium: %v", err)
 	}

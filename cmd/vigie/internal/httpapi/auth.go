@@ -230,7 +230,7 @@ func describeYAML(err error) string {
 // scanners for leaked secrets find it.
 func NewRandomToken() string {
 	var b [32]byte
-	rand.Read(b[:]) // never fails; see crypto/rand
+	_, _ = rand.Read(b[:]) // never fails; see crypto/rand
 	return "vigie_" + base64.RawURLEncoding.EncodeToString(b[:])
 }
 

@@ -55,7 +55,7 @@ func (g *gunzip) Read(p []byte) (int, error) {
 	if g.plain == nil {
 		plain, err := gzip.NewReader(g.packed)
 		if err != nil {
-			return 0, g.explain(err)
+			return 0, g.explain()
 		}
 		g.plain = plain
 	}
@@ -67,13 +67,13 @@ func (g *gunzip) Read(p []byte) (int, error) {
 	case g.n > ratioFrom && g.n > maxRatio*g.packed.n:
 		return 0, errBomb
 	case err != nil && err != io.EOF:
-		return n, g.explain(err)
+		return n, g.explain()
 	}
 	return n, err
 }
 
 // explain tells bytes that are not gzip from a body that did not arrive.
-func (g *gunzip) explain(err error) error {
+func (g *gunzip) explain() error {
 	if g.packed.err != nil && g.packed.err != io.EOF {
 		return g.packed.err
 	}

@@ -232,7 +232,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err := s.http.Shutdown(drain)
 	<-served
 	if err != nil {
-		s.http.Close() //nolint:errcheck // what cannot be closed now ends with the process
+		s.http.Close()
 		return fmt.Errorf("httpapi: requests were cut after %v: %w", s.cfg.Drain, err)
 	}
 	return nil
