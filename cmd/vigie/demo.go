@@ -357,6 +357,8 @@ func (d *demo) watch(ctx context.Context, queue string, ready chan<- struct{}) e
 		return fmt.Errorf("demo: %w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+d.app.Secrets()[queue])
+	// From now on: a data folder may hold the alerts of an earlier demo.
+	req.Header.Set("Last-Event-ID", fmt.Sprintf("%d-0", time.Now().UnixMilli()))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("demo: watch the queue %s: %w", queue, err)
