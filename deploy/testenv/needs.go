@@ -76,6 +76,14 @@ var needs = []need{
 		name: "kcat", programs: []string{"kcat", "kafkacat"}, why: "another Kafka client reads what we wrote",
 		apt: "kcat", brew: "kcat",
 	},
+	{
+		name: "gcc", programs: []string{"gcc", "clang", "cc"}, why: "the race detector needs a C compiler",
+		apt: "gcc libc6-dev", brew: "gcc",
+	},
+	{
+		name: "curl", programs: []string{"curl"}, why: "the README's quick start speaks with it",
+		apt: "curl", brew: "curl",
+	},
 }
 
 // machine is what the check asks of the computer it runs on.
@@ -108,7 +116,7 @@ func (m machine) ensure(ctx context.Context, progress io.Writer) (map[string]str
 	var packages []string
 	for _, g := range missing {
 		if g.apt != "" {
-			packages = append(packages, g.apt)
+			packages = append(packages, strings.Fields(g.apt)...)
 		}
 	}
 	if len(packages) == 0 {

@@ -39,7 +39,7 @@ func fake(programs map[string]string) machine {
 // full is what a prepared machine has.
 func full() map[string]string {
 	return map[string]string{
-		"go": "", "mvn": "", "chromium": "", "kcat": "",
+		"go": "", "mvn": "", "chromium": "", "kcat": "", "gcc": "", "curl": "",
 		"java":         "openjdk version \"17.0.15\" 2025-04-15\nOpenJDK Runtime Environment",
 		"redis-server": "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=d81b8ff71cfb150e",
 	}
@@ -58,7 +58,7 @@ func TestEnsure(t *testing.T) {
 	}{
 		{"complete", fake(full()), nil},
 		{"empty", fake(nil), []string{
-			"go: not found", "java: not found", "mvn: not found", "redis-server: not found", "chromium: not found", "kcat: not found",
+			"go: not found", "java: not found", "mvn: not found", "redis-server: not found", "chromium: not found", "kcat: not found", "gcc: not found", "curl: not found",
 		}},
 		{"old java", with(func(p map[string]string) { p["java"] = `java version "1.8.0_402"` }), []string{
 			"java: /bin/java is version 1.8, older than 17; Kafka runs on it: sudo apt-get install --no-install-recommends openjdk-17-jre-headless",
