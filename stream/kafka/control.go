@@ -88,6 +88,7 @@ func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last
 // again, and the distance of next to end tells that the follower is behind.
 func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Record, next, end int64) error) error {
 	r := l.c.newReader(l.topic, 0, followWait, followBytes, followBatch, true)
+	r.compacted = true
 	defer func() {
 		if r.zstd != nil {
 			r.zstd.Close()

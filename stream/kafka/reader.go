@@ -33,13 +33,15 @@ type reader struct {
 	ask       int           // bytes to ask for at most
 	end       int64         // end of the partition as last seen, -1 before that
 
-	fetch    *fetch
-	now      int       // bytes to ask for now
-	quiet    time.Time // no fetch before this
-	holes    int       // fetches in a row that came back empty below the end
-	holeEnd  int64     // end of the partition at the first of them
-	failures int       // tries in a row that failed
-	failing  time.Time // when the first of them failed
+	fetch   *fetch
+	now     int       // bytes to ask for now
+	quiet   time.Time // no fetch before this
+	holes   int       // fetches in a row that came back empty below the end
+	holeEnd int64     // end of the partition at the first of them
+	// compacted says that the topic may end in offsets that are gone for good.
+	compacted bool
+	failures  int       // tries in a row that failed
+	failing   time.Time // when the first of them failed
 }
 
 // newReader returns a reader of a partition at offset 0. limit bounds the bytes of one batch,
@@ -137,6 +139,9 @@ func (r *reader) fetchOnce(ctx context.Context) error {
 		r.now = min(2*r.now, r.ask)
 	}
 	if len(f.data) == 0 && r.next < f.highWater {
+		if !r.compacted { // nothing but retention removes records here, and that moves the start
+			return fmt.Errorf("fetch %s/%d at offset %d of %d: an empty answer: %w", r.topic, r.partition, r.next, f.highWater, kafkago.LeaderNotAvailable)
+		}
 		return r.hole(ctx, f.highWater)
 	}
 	r.holes = 0
@@ -145,7 +150,7 @@ func (r *reader) fetchOnce(ctx context.Context) error {
 	return nil
 }
 
-// hole deals with an empty answer below the end: what was there is gone for good (compaction
+// hole deals with an empty answer below the end of a compacted topic: what was there is gone for good (compaction
 // has removed the last records), or, rarely, not readable for a moment. Skipping would lose
 // records in the second case, so it is asked again before next moves to the end.
 func (r *reader) hole(ctx context.Context, end int64) error {

@@ -375,6 +375,7 @@ func (p *partition) Fetch(ctx context.Context, b *stream.Batch) error {
 	}
 	p.fill(b)
 	b.Next = max(p.next, 0) // less when nothing is known of the partition yet
+	p.handed = p.handed || b.Next > 0
 	b.HighWater = max(p.end, b.Next)
 	p.atNext.Store(p.next)
 	p.atEnd.Store(p.end)
