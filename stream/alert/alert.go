@@ -116,8 +116,8 @@ var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 //
 // It depends on the passage when the sensor gave one, else on the read, and on
 // the entry; so a read that comes again, and the 2 to 50 reads that a camera
-// sends of one passing vehicle, make one alert. Passage ids belong to a sensor:
-// two sensors that both count from 1 are kept apart. For a read that has neither
+// sends of one passing vehicle, make one alert. Both ids belong to a sensor:
+// two sensors that count from 1 are kept apart. For a read that has neither
 // passage nor id, sensors.StableID stands in.
 //
 // The id shows nothing of the plate, but whoever also knows the entry id, the
@@ -135,7 +135,8 @@ func ID(read *sensors.Read, entryID string) string {
 		if id == "" {
 			id = sensors.StableID(read)
 		}
-		buf = appendField(append(buf, 'r'), id)
+		buf = appendField(append(buf, 'r'), read.Sensor)
+		buf = appendField(buf, id)
 	}
 	sum := sha256.Sum256(appendField(buf, entryID))
 	return idEncoding.EncodeToString(sum[:16])

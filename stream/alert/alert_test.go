@@ -200,7 +200,7 @@ func TestID(t *testing.T) {
 	single := &sensors.Read{ID: "r1", Sensor: "s1"}
 	for name, got := range map[string][2]string{
 		"passage": {ID(passage, "e1"), "qqrt3dw6ur7oghgxpy6lqqut4a"},
-		"read":    {ID(single, "e1"), "izo3cxk4dn2xgkk5xgeyhveylu"},
+		"read":    {ID(single, "e1"), "5wgnhe2tgnze3yowt2owrnppoi"},
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s: id %s, want %s", name, got[0], got[1])
