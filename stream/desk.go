@@ -1,13 +1,16 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"vigie/matcher"
@@ -21,6 +24,9 @@ var (
 	ErrNoList = errors.New("no such list")
 	// ErrNoEntry says that the list has no entry of that id (any more).
 	ErrNoEntry = errors.New("no such entry on the list")
+	// ErrConflict says that somebody else made a list of that id at the same
+	// moment, in another process, and that list stands.
+	ErrConflict = errors.New("somebody else made that list at the same moment; look at it and repeat")
 	// ErrNotConfirmed says that a change is recorded but could not be
 	// confirmed in time: it may not be effective everywhere yet. Doing it
 	// again is safe and confirms it.
@@ -101,6 +107,12 @@ type Explained struct {
 // by the queue and matches again, so the confirmation need not know who else runs.
 type Desk struct {
 	cfg DeskConfig
+	// writing is held from looking at the state to having read the change back,
+	// so that what one change decides is true when it is recorded.
+	writing sync.Mutex
+	// fenced are the queues ever fenced here: one whose last list is gone has
+	// alerts still.
+	fenced map[string]bool
 }
 
 // DeskConfig has the parts of a Desk; all are required but Clock and Wait.
@@ -135,7 +147,7 @@ func NewDesk(cfg DeskConfig) (*Desk, error) {
 			cfg.Zone = paris
 		}
 	}
-	return &Desk{cfg: cfg}, nil
+	return &Desk{cfg: cfg, fenced: map[string]bool{}}, nil
 }
 
 // Lists returns every list in order of id.
@@ -173,6 +185,8 @@ func (d *Desk) Entry(list, id string) (e *watchlist.Entry, ok bool) {
 
 // PutList creates a list or changes its settings, and returns it as recorded.
 func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*watchlist.List, error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	old, exists := d.List(l.ID)
 	if exists {
 		l.Salt = old.Salt
@@ -190,9 +204,12 @@ func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*wa
 	if err != nil {
 		return nil, fmt.Errorf("stream: put list: %w", err)
 	}
-	v, err := d.write(ctx, []control.Record{rec}, exists)
+	v, err := d.write(ctx, []control.Record{rec})
 	if err != nil {
 		return nil, err
+	}
+	if now, ok := d.List(l.ID); !ok || !bytes.Equal(now.Salt, l.Salt) {
+		return nil, ErrConflict // entries of a list belong to its salt
 	}
 	l.Version = v
 	return &l, nil
@@ -204,6 +221,8 @@ func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, e
 	if err != nil {
 		return 0, err
 	}
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	var records []control.Record
 	d.cfg.Replica.View(func(s *control.State) {
 		if s.List(id) == nil {
@@ -219,13 +238,19 @@ func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, e
 		}
 	})
 	if err != nil {
+		// It may have been dropped by a call that could not be confirmed.
+		if unconfirmed := d.confirm(ctx, d.cfg.Replica.Version(), nil); unconfirmed != nil {
+			return 0, unconfirmed
+		}
 		return 0, err
 	}
-	return d.write(ctx, records, true)
+	return d.write(ctx, records)
 }
 
 // AddEntry adds an entry, or replaces the one for the same plate and country.
 func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.EntryInput) (*watchlist.Entry, error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	l, ok := d.List(list)
 	if !ok {
 		return nil, ErrNoList
@@ -235,12 +260,11 @@ func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.En
 	if len(fields) > 0 {
 		return nil, &InvalidError{Fields: fields}
 	}
-	_, exists := d.Entry(list, e.ID)
 	rec, err := control.EntryRecord(e, actor, now)
 	if err != nil {
 		return nil, fmt.Errorf("stream: add entry: %w", err)
 	}
-	v, err := d.write(ctx, []control.Record{rec}, exists)
+	v, err := d.write(ctx, []control.Record{rec})
 	if err != nil {
 		return nil, err
 	}
@@ -256,19 +280,21 @@ func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string
 	if err != nil {
 		return 0, err
 	}
-	if _, ok := d.List(list); !ok {
-		return 0, ErrNoList
-	}
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	if _, ok := d.Entry(list, id); !ok {
 		// It may have been withdrawn by a call that could not be confirmed.
-		if err := d.confirm(ctx, d.cfg.Replica.Version(), true, nil); err != nil {
+		if err := d.confirm(ctx, d.cfg.Replica.Version(), nil); err != nil {
 			return 0, err
+		}
+		if _, ok := d.List(list); !ok {
+			return 0, ErrNoList
 		}
 		return 0, ErrNoEntry
 	}
 	rec := control.WithdrawEntry(list, id)
 	rec.Why = why
-	return d.write(ctx, []control.Record{rec}, true)
+	return d.write(ctx, []control.Record{rec})
 }
 
 // why is what goes with a withdrawal; a reason is mandatory.
@@ -296,6 +322,8 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 	if err != nil {
 		return ImportReport{}, fmt.Errorf("stream: import: %w", err)
 	}
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	rep := ImportReport{Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Version: d.cfg.Replica.Version()}
 	var added, changed []*watchlist.Entry
 	d.cfg.Replica.View(func(s *control.State) {
@@ -313,10 +341,14 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 		}
 		records = append(records, rec)
 	}
-	if len(records) > 0 {
-		if rep.Version, err = d.write(ctx, records, len(changed) > 0); err != nil {
-			return rep, err
-		}
+	if len(records) == 0 {
+		// The rows may have been recorded by a call that could not be confirmed.
+		err = d.confirm(ctx, rep.Version, nil)
+	} else {
+		rep.Version, err = d.write(ctx, records)
+	}
+	if err != nil {
+		return rep, err
 	}
 	rep.Applied = true
 	return rep, nil
@@ -325,6 +357,8 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 // PutSensors records sensors in the registry.
 func (d *Desk) PutSensors(ctx context.Context, actor string, sensors []control.Sensor) (int64, error) {
 	records := make([]control.Record, 0, len(sensors))
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	for i := range sensors {
 		rec, err := control.SensorRecord(&sensors[i], actor, d.cfg.Clock())
 		if err != nil {
@@ -332,34 +366,32 @@ func (d *Desk) PutSensors(ctx context.Context, actor string, sensors []control.S
 		}
 		records = append(records, rec)
 	}
-	return d.write(ctx, records, true)
+	return d.write(ctx, records)
 }
 
-// write records a change and confirms it. narrows says that the change may take
-// something away, or alter it, so that what was matched before must not alert.
-func (d *Desk) write(ctx context.Context, records []control.Record, narrows bool) (int64, error) {
+// write records a change and confirms it; writing is held.
+func (d *Desk) write(ctx context.Context, records []control.Record) (int64, error) {
 	before := d.Queues() // a list may be on its way from one queue to another
 	v, err := d.cfg.Log.Append(ctx, records)
 	if err != nil {
 		return 0, fmt.Errorf("stream: write the control log: %w", err)
 	}
-	return v, d.confirm(ctx, v, narrows, before)
+	return v, d.confirm(ctx, v, before)
 }
 
-// confirm waits until this process is at version v and, with fence set, until
-// no queue takes an alert matched before v.
-func (d *Desk) confirm(ctx context.Context, v int64, fence bool, queues []string) error {
+// confirm waits until this process is at version v and no queue takes an alert
+// matched before v. Additions are fenced like all else: what looks new here may
+// replace what another process has just recorded.
+func (d *Desk) confirm(ctx context.Context, v int64, queues []string) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Wait)
 	defer cancel()
 	if err := d.cfg.Replica.WaitVersion(ctx, v); err != nil {
 		return fmt.Errorf("%w (this process has not yet read it back: %w)", ErrNotConfirmed, err)
 	}
-	if !fence {
-		return nil
+	for _, q := range append(queues, d.Queues()...) {
+		d.fenced[q] = true
 	}
-	queues = append(queues, d.Queues()...)
-	slices.Sort(queues)
-	if err := d.cfg.Fencer.Fence(ctx, slices.Compact(queues), v); err != nil {
+	if err := d.cfg.Fencer.Fence(ctx, slices.Sorted(maps.Keys(d.fenced)), v); err != nil {
 		return fmt.Errorf("%w (the alert queues did not answer: %w)", ErrNotConfirmed, err)
 	}
 	return nil

@@ -330,7 +330,7 @@ func (w *worker) publish(ctx context.Context) error {
 // answer.
 func (w *worker) rematch(ctx context.Context, stale []*alert.Alert, fence int64) ([]*alert.Alert, error) {
 	w.p.stats.stale.Add(int64(len(stale)))
-	if err := w.p.cfg.Replica.WaitVersion(ctx, fence); err != nil {
+	if err := w.awaitFence(ctx, fence); err != nil {
 		return nil, err
 	}
 	snap := w.p.cfg.Replica.Matcher().Snapshot()
@@ -353,6 +353,22 @@ func (w *worker) rematch(ctx context.Context, stale []*alert.Alert, fence int64)
 		}
 	}
 	return again, nil
+}
+
+// awaitFence waits until the replica has reached a fence, and says so when that
+// takes long: its alerts wait meanwhile.
+func (w *worker) awaitFence(ctx context.Context, fence int64) error {
+	for {
+		wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := w.p.cfg.Replica.WaitVersion(wait, fence)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		w.p.stats.retries.Add(1)
+		w.p.cfg.Log.Error("alerts wait for the control log to reach the fence of their queue; if it never can, another installation uses the same Redis keys or the control topic was made anew",
+			zap.Int64("fence", fence), zap.Int64("version", w.p.cfg.Replica.Version()))
+	}
 }
 
 // keyOf is the key of the read behind an alert.

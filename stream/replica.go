@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"vigie/matcher"
 	"vigie/watchlist"
@@ -174,12 +175,22 @@ func (r *Replica) Sensor(id string) *control.Sensor {
 	return r.state.Sensor(id)
 }
 
-// StillWanted reports whether the entry is on its list at this version. An
-// alert of an entry that is not must reach nobody.
-func (r *Replica) StillWanted(list, entry string) bool {
+// Claim is what an alert says of its entry.
+type Claim struct {
+	List, Entry string // ids
+	Queue       string // in which the alert waits
+	Action      watchlist.Action
+}
+
+// StillWanted reports whether the lists still say at now what an alert claims:
+// the entry is there, valid, asks for the same action, and its list uses the
+// same queue. An alert for which that is not so must reach nobody, for it might
+// ask for a stop that nobody wants any more, or show a covert entry.
+func (r *Replica) StillWanted(c Claim, now time.Time) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.state.Entry(list, entry) != nil
+	e, l := r.state.Entry(c.List, c.Entry), r.state.List(c.List)
+	return e != nil && l != nil && e.Action == c.Action && queueOf(l) == c.Queue && now.Before(e.ValidUntil)
 }
 
 // lists returns the lists in order of id.

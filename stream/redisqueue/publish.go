@@ -3,6 +3,7 @@ package redisqueue
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -188,6 +189,18 @@ func (q *Queues) Fence(ctx context.Context, queues []string, v int64) error {
 		return fmt.Errorf("redisqueue: fence %d queues: %w", len(queues), err)
 	}
 	return nil
+}
+
+// FenceOf returns the fence of a queue, -1 when it has none.
+func (q *Queues) FenceOf(ctx context.Context, queue string) (int64, error) {
+	v, err := q.rdb.Get(ctx, q.keys.fence(queue)).Int64()
+	if errors.Is(err, redis.Nil) {
+		return -1, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("redisqueue: read the fence of queue %s: %w", queue, err)
+	}
+	return v, nil
 }
 
 // Expire removes from the queues what Config.Retention no longer allows. A queue in

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -145,7 +146,10 @@ func (a *App) connect(ctx context.Context) error {
 	}
 	a.queues, err = redisqueue.Open(redisqueue.Config{
 		Addr: a.cfg.Redis.Addr, Username: a.cfg.Redis.Username, Password: a.cfg.Redis.Password, DB: a.cfg.Redis.DB,
-		TLS: tlsConfig, SeenTTL: a.cfg.Redis.SeenTTL, Retention: a.cfg.Kafka.Topics.HitsRetention, Log: a.log.Named("redis"),
+		// Keys carry the prefix of the topics: two installations that share a Redis
+		// must share neither queues nor fences.
+		Prefix: strings.TrimSuffix(a.cfg.Kafka.Prefix, ".") + ":",
+		TLS:    tlsConfig, SeenTTL: a.cfg.Redis.SeenTTL, Retention: a.cfg.Kafka.Topics.HitsRetention, Log: a.log.Named("redis"),
 	})
 	if err != nil {
 		return err
@@ -203,7 +207,8 @@ func (a *App) build(ctx context.Context) error {
 		})
 		control := a.kafka.ControlLog()
 		a.start("control log", func(ctx context.Context) error { return a.replica.Follow(ctx, control) })
-		hc.StillWanted, hc.Lists = a.replica.StillWanted, a.replica
+		hc.StillWanted = func(c stream.Claim) bool { return a.replica.StillWanted(c, time.Now()) }
+		hc.Lists, hc.Fence = a.replica, a.queues.FenceOf
 		reg.Replica(a.replica)
 		if a.cfg.Runs("operator") {
 			desk, err := stream.NewDesk(stream.DeskConfig{Log: control, Replica: a.replica, Fencer: a.queues})

@@ -21,6 +21,7 @@ import (
 	"vigie/cmd/vigie/internal/console"
 	"vigie/cmd/vigie/internal/httpapi"
 	"vigie/sensors"
+	"vigie/stream"
 	"vigie/stream/alert"
 	"vigie/stream/redisqueue"
 	"vigie/watchlist"
@@ -95,10 +96,10 @@ func (s *service) start(t *testing.T, addr string) {
 	})
 }
 
-func (s *service) wanted(_, entry string) bool {
+func (s *service) wanted(c stream.Claim) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.unwanted[entry]
+	return !s.unwanted[c.Entry]
 }
 
 func (s *service) withdraw(entry string) {

@@ -106,6 +106,7 @@ var problems = []struct {
 	{errBadParam, 400, "parameter", "A parameter of the address is wrong", "correct what is named and send it again"},
 	{errImport, 422, "import-rejected", "The file was not imported, nothing has changed", "correct the rows named and import the whole file again"},
 	{errAllRejected, 422, "reads-rejected", "No read of this batch was accepted", "correct the reads named; sending them unchanged is of no use"},
+	{stream.ErrConflict, 409, "conflict", "Somebody else made that list at the same moment", "look at the list and repeat the request"},
 	{stream.ErrNotConfirmed, 503, "not-confirmed", "The change is recorded but not yet effective everywhere", "repeat the request: that is safe, and its success confirms the change"},
 	{errCatchingUp, 503, "catching-up", "This process is still reading the lists", "wait until /readyz is green"},
 	{errBehind, 503, "behind", "The lists of this process are behind the alert", "ask again; if it lasts, look at the control log in /readyz?verbose"},

@@ -114,10 +114,10 @@ func (l *fakeLists) WaitVersion(ctx context.Context, v int64) error {
 	}
 }
 
-func (w *world) isWanted(_, entry string) bool {
+func (w *world) isWanted(c stream.Claim) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.unwanted[entry]
+	return !w.unwanted[c.Entry]
 }
 
 func (w *world) withdraw(entry string) { w.set(entry, false) }

@@ -14,8 +14,10 @@ import (
 
 	"go.uber.org/zap"
 
+	"vigie/stream"
 	"vigie/stream/alert"
 	"vigie/stream/redisqueue"
+	"vigie/watchlist"
 )
 
 // alertDesk keeps where each alert stands; redisqueue.Queues is one. Queues are
@@ -100,7 +102,7 @@ func (s *Server) getAlert(w http.ResponseWriter, r *http.Request, who *Token) er
 	if err != nil {
 		return err
 	}
-	if err := s.wanted(r.Context(), a.List.ID, a.Entry.ID, a.Match.Version, a.Created); err != nil {
+	if err := s.wanted(r.Context(), claimOf(a), a.Match.Version, a.Created); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, AlertView{Alert: a, Standing: standing})
@@ -122,7 +124,7 @@ func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) er
 		if err != nil {
 			return err
 		}
-		if err := s.wanted(r.Context(), a.List.ID, a.Entry.ID, a.Match.Version, a.Created); err != nil {
+		if err := s.wanted(r.Context(), claimOf(a), a.Match.Version, a.Created); err != nil {
 			return err
 		}
 	}
@@ -137,29 +139,55 @@ func (s *Server) postStep(w http.ResponseWriter, r *http.Request, who *Token) er
 	return writeJSON(w, http.StatusOK, ev)
 }
 
-// wanted returns nil when the entry behind an alert is on its list, else
+// claimOf is what an alert says of its entry.
+func claimOf(a *alert.Alert) stream.Claim {
+	return stream.Claim{List: a.List.ID, Entry: a.Entry.ID, Queue: a.Queue, Action: a.Action}
+}
+
+// wanted returns nil when the lists still say what an alert claims, else
 // errWithdrawn, or errBehind when this process cannot know yet.
+//
+// The fence of the queue is asked first: it tells of withdrawals that were
+// confirmed to an operator, and this process may be cut off from the control log
+// while its queues work.
 //
 // An entry that is not there may be so new that this process has not heard of
 // it: only at the version by which the alert was matched, or later, does missing
 // mean withdrawn. Saying so too early would take a good alert from a patrol for
 // ever. No process is behind for long, though, so an alert of some age whose
 // entry and version are both unknown comes from a control log that is no more.
-func (s *Server) wanted(ctx context.Context, list, entry string, matched, created int64) error {
-	if s.cfg.StillWanted(list, entry) {
+func (s *Server) wanted(ctx context.Context, c stream.Claim, matched, created int64) error {
+	if s.cfg.Fence != nil {
+		fence, err := s.cfg.Fence(ctx, c.Queue)
+		if err != nil {
+			return errBehind
+		}
+		if err := s.waitVersion(ctx, fence); err != nil {
+			return err
+		}
+	}
+	if s.cfg.StillWanted(c) {
 		return nil
 	}
 	if s.cfg.Clock().Sub(time.UnixMilli(created)) < maxBehind {
-		ctx, cancel := context.WithTimeout(ctx, s.cfg.limits.behind)
-		defer cancel()
-		if err := s.cfg.Lists.WaitVersion(ctx, matched); err != nil {
-			return errBehind
+		if err := s.waitVersion(ctx, matched); err != nil {
+			return err
 		}
-		if s.cfg.StillWanted(list, entry) {
+		if s.cfg.StillWanted(c) {
 			return nil
 		}
 	}
 	return errWithdrawn
+}
+
+// waitVersion waits a moment until this process knows version v of the lists.
+func (s *Server) waitVersion(ctx context.Context, v int64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.limits.behind)
+	defer cancel()
+	if err := s.cfg.Lists.WaitVersion(ctx, v); err != nil {
+		return errBehind
+	}
+	return nil
 }
 
 // getStream follows a queue as Server-Sent Events until the patrol goes away,
@@ -274,12 +302,14 @@ func (s *Server) relay(ctx context.Context, out *eventWriter, open *openAlerts, 
 		var a struct {
 			Match   struct{ Version int64 }
 			Created int64
+			Action  watchlist.Action
 		}
 		_ = json.Unmarshal(m.Data, &a)
-		err := s.wanted(ctx, m.List, m.Entry, a.Match.Version, a.Created)
+		claim := stream.Claim{List: m.List, Entry: m.Entry, Queue: m.Queue, Action: a.Action}
+		err := s.wanted(ctx, claim, a.Match.Version, a.Created)
 		switch {
 		case err == nil:
-			open.add(openAlert{id: m.AlertID, list: m.List, entry: m.Entry})
+			open.add(openAlert{id: m.AlertID, claim: claim})
 			out.event("alert", m.ID, m.Data)
 		case errors.Is(err, errWithdrawn):
 			s.streams.withheld.Add(1)
@@ -295,7 +325,10 @@ func (s *Server) relay(ctx context.Context, out *eventWriter, open *openAlerts, 
 // they can be taken back.
 type openAlerts []openAlert
 
-type openAlert struct{ id, list, entry string }
+type openAlert struct {
+	id    string
+	claim stream.Claim
+}
 
 func (o *openAlerts) add(a openAlert) {
 	if len(*o) == maxOpen {
@@ -304,10 +337,10 @@ func (o *openAlerts) add(a openAlert) {
 	*o = append(*o, a)
 }
 
-// drop removes the alerts whose entry is no longer wanted and returns their ids.
-func (o *openAlerts) drop(wanted func(list, entry string) bool) (ids []string) {
+// drop removes the alerts that are no longer wanted and returns their ids.
+func (o *openAlerts) drop(wanted func(stream.Claim) bool) (ids []string) {
 	*o = slices.DeleteFunc(*o, func(a openAlert) bool {
-		if wanted(a.list, a.entry) {
+		if wanted(a.claim) {
 			return false
 		}
 		ids = append(ids, a.id)

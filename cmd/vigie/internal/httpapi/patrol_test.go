@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"vigie/stream"
 	"vigie/stream/alert"
 	"vigie/stream/redisqueue"
 )
@@ -376,13 +377,51 @@ func TestSubscriptionEnds(t *testing.T) {
 func TestOpenAlertsAreBounded(t *testing.T) {
 	var open openAlerts
 	for i := range maxOpen + 10 {
-		open.add(openAlert{id: fmt.Sprint(i), entry: fmt.Sprint(i)})
+		open.add(openAlert{id: fmt.Sprint(i), claim: stream.Claim{Entry: fmt.Sprint(i)}})
 	}
 	if len(open) != maxOpen || open[0].id != "10" {
 		t.Errorf("%d are kept, the first is %s", len(open), open[0].id)
 	}
-	gone := open.drop(func(_, entry string) bool { return entry != "12" })
+	gone := open.drop(func(c stream.Claim) bool { return c.Entry != "12" })
 	if len(gone) != 1 || gone[0] != "12" || len(open) != maxOpen-1 {
 		t.Errorf("dropped %v, %d left", gone, len(open))
 	}
+}
+
+// TestBehindTheFence serves a patrol from a process that is cut off from the
+// control log: it does not know of a withdrawal that was confirmed elsewhere,
+// but the fence of the queue tells that there was one, so nothing is handed out.
+func TestBehindTheFence(t *testing.T) {
+	s := &Server{cfg: Config{
+		Clock:       time.Now,
+		StillWanted: func(stream.Claim) bool { return true },
+		Lists:       stuckAt(8),
+		Fence:       func(context.Context, string) (int64, error) { return 10, nil },
+	}}
+	s.cfg.limits.behind = time.Millisecond
+	claim := stream.Claim{List: "l", Entry: "e", Queue: "patrol"}
+	if err := s.wanted(t.Context(), claim, 8, time.Now().UnixMilli()); !errors.Is(err, errBehind) {
+		t.Errorf("below the fence: %v, want errBehind", err)
+	}
+	s.cfg.Lists = stuckAt(10)
+	if err := s.wanted(t.Context(), claim, 8, time.Now().UnixMilli()); err != nil {
+		t.Errorf("at the fence: %v", err)
+	}
+	s.cfg.Fence = func(context.Context, string) (int64, error) { return 0, errors.New("away") }
+	if err := s.wanted(t.Context(), claim, 8, time.Now().UnixMilli()); !errors.Is(err, errBehind) {
+		t.Errorf("with the queues away: %v, want errBehind", err)
+	}
+}
+
+// stuckAt is a process that never knows a later version.
+type stuckAt int64
+
+func (stuckAt) CaughtUp() bool { return true }
+
+func (v stuckAt) WaitVersion(ctx context.Context, want int64) error {
+	if want <= int64(v) {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }

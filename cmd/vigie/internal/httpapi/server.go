@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"vigie/stream"
 )
 
 // Config has the parts of a Server. Tokens and Log are required; an audience
@@ -37,9 +39,12 @@ type Config struct {
 	Desk    listDesk     // operators
 	Alerts  alertDesk    // patrols, together with Feed
 	Feed    alertFeed
-	// StillWanted reports whether an entry is still on its list. An alert of an
-	// entry that is not is never handed out. Every entry is wanted when nil.
-	StillWanted func(list, entry string) bool
+	// StillWanted reports whether the lists still say what an alert claims. An
+	// alert for which that is not so is never handed out. All are wanted when nil.
+	StillWanted func(stream.Claim) bool
+	// Fence returns the version of the lists that a process must know before it
+	// hands out an alert of the queue. None when nil.
+	Fence func(ctx context.Context, queue string) (int64, error)
 	// Lists says how far this process is with the lists, on which Desk and
 	// StillWanted rest. Operators and patrols are refused before it has caught
 	// up. Always up to date when nil.
@@ -146,7 +151,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Clock = time.Now
 	}
 	if cfg.StillWanted == nil {
-		cfg.StillWanted = func(string, string) bool { return true }
+		cfg.StillWanted = func(stream.Claim) bool { return true }
 	}
 	if cfg.Lists == nil {
 		cfg.Lists = upToDate{}

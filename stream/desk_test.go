@@ -1,0 +1,146 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vigie/stream"
+	"vigie/watchlist"
+	"vigie/watchlist/control"
+)
+
+const goodCSV = "plate,country,reason,case_ref,valid_from,valid_until,action\nAB-123-CD,FR,stolen,T-1,2026-01-01,2027-12-31,"
+
+// TestRepeatingConfirms breaks the queues while a change is confirmed: the change
+// is recorded but not confirmed, and repeating it raises the fence, although
+// there is nothing left to record.
+func TestRepeatingConfirms(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(h *house) error
+		after  error // what the repeat answers once it has confirmed
+	}{
+		{"import", func(h *house) error {
+			_, err := h.desk.Import(h.t.Context(), "op", "stolen", strings.NewReader(goodCSV+"discreet\n"), false)
+			return err
+		}, nil},
+		{"drop", func(h *house) error {
+			_, err := h.desk.DropList(h.t.Context(), "op", "stolen", "over")
+			return err
+		}, stream.ErrNoList},
+		{"withdraw", func(h *house) error {
+			l, ok := h.desk.List("stolen")
+			if !ok {
+				return stream.ErrNoList
+			}
+			e, _ := watchlist.NewEntry(l, watchlist.EntryInput{Plate: "AB123CD", Country: "FR", Reason: "x", CaseRef: "x", ValidUntil: time.Now().Add(time.Hour)}, time.Now())
+			_, err := h.desk.WithdrawEntry(h.t.Context(), "op", "stolen", e.ID, "found")
+			return err
+		}, stream.ErrNoEntry},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := newHouse(t)
+			h.list("stolen", watchlist.ToleranceExact)
+			if _, err := h.desk.Import(t.Context(), "op", "stolen", strings.NewReader(goodCSV+"intercept\n"), false); err != nil {
+				t.Fatal(err)
+			}
+			var away atomic.Bool
+			var fences atomic.Int64
+			h.queues.Fail = func() error {
+				if away.Load() {
+					return errors.New("away")
+				}
+				fences.Add(1)
+				return nil
+			}
+			away.Store(true)
+			if err := tc.change(h); !errors.Is(err, stream.ErrNotConfirmed) {
+				t.Fatalf("with the queues away: %v, want ErrNotConfirmed", err)
+			}
+			away.Store(false)
+			if err := tc.change(h); !errors.Is(err, tc.after) {
+				t.Fatalf("repeated: %v, want %v", err, tc.after)
+			}
+			if fences.Load() == 0 {
+				t.Error("the repeat raised no fence")
+			}
+			alerts, err := h.queues.Publish(context.Background(), nil)
+			if err != nil || len(alerts) != 0 {
+				t.Errorf("%v %v", alerts, err)
+			}
+		})
+	}
+}
+
+// behindLog lets another process write first: before each Append of a list it
+// appends the record it was given.
+type behindLog struct {
+	stream.ControlLog
+	first control.Record
+}
+
+func (l *behindLog) Append(ctx context.Context, records []control.Record) (int64, error) {
+	last, err := l.ControlLog.Append(ctx, records)
+	if err != nil || l.first.Key == nil {
+		return last, err
+	}
+	rec := l.first
+	l.first = control.Record{}
+	return l.ControlLog.Append(ctx, []control.Record{rec})
+}
+
+// TestTwoMakeOneList has another process make the same list at the same moment,
+// with a salt of its own that stands: the loser is told, since entries that it
+// added would belong to no list.
+func TestTwoMakeOneList(t *testing.T) {
+	h := newHouse(t)
+	l := watchlist.List{ID: "stolen", Name: "Stolen", Owner: "other", LegalBasis: "x", Salt: []byte("0123456789abcdef")}
+	rec, err := control.ListRecord(&l, "other", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	desk, err := stream.NewDesk(stream.DeskConfig{Log: &behindLog{h.log, rec}, Replica: h.replica, Fencer: h.queues})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Salt, l.Owner = nil, "mine"
+	if _, err := desk.PutList(t.Context(), "op", l); !errors.Is(err, stream.ErrConflict) {
+		t.Errorf("got %v, want ErrConflict", err)
+	}
+	if _, err := desk.PutList(t.Context(), "op", l); err != nil {
+		t.Errorf("repeated: %v", err)
+	}
+	if got, _ := desk.List("stolen"); got == nil || got.Owner != "mine" || string(got.Salt) != "0123456789abcdef" {
+		t.Error("the repeat did not change the list that stands")
+	}
+}
+
+func TestStillWanted(t *testing.T) {
+	h := newHouse(t)
+	h.list("stolen", watchlist.ToleranceExact)
+	e := h.entry("stolen", "AB-123-CD")
+	good := stream.Claim{List: "stolen", Entry: e.ID, Queue: watchlist.DefaultQueue, Action: watchlist.ActionIntercept}
+	for _, tc := range []struct {
+		name  string
+		claim func(c *stream.Claim)
+		now   time.Time
+		want  bool
+	}{
+		{"as the lists say", func(*stream.Claim) {}, time.Now(), true},
+		{"another action", func(c *stream.Claim) { c.Action = watchlist.ActionDiscreet }, time.Now(), false},
+		{"another queue", func(c *stream.Claim) { c.Queue = "discreet" }, time.Now(), false},
+		{"no such entry", func(c *stream.Claim) { c.Entry = "x" }, time.Now(), false},
+		{"no such list", func(c *stream.Claim) { c.List = "x" }, time.Now(), false},
+		{"expired meanwhile", func(*stream.Claim) {}, e.ValidUntil, false},
+	} {
+		c := good
+		tc.claim(&c)
+		if got := h.replica.StillWanted(c, tc.now); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
