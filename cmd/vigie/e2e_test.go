@@ -339,7 +339,7 @@ func (s *site) stored() (ids []string) {
 	s.t.Helper()
 	rdb := redis.NewClient(&redis.Options{Addr: s.redis})
 	defer rdb.Close()
-	msgs, err := rdb.XRange(context.Background(), "vigie:{q:"+s.queue+"}:alerts", "-", "+").Result()
+	msgs, err := rdb.XRange(context.Background(), strings.TrimSuffix(s.prefix, ".")+":{q:"+s.queue+"}:alerts", "-", "+").Result()
 	if err != nil {
 		s.t.Fatal(err)
 	}

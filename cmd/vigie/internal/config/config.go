@@ -39,7 +39,7 @@ type HTTP struct {
 // Kafka says where the topics are. Without brokers the embedded one is started.
 type Kafka struct {
 	Brokers []string `yaml:"brokers" help:"host:port of each broker; empty starts the embedded one"`
-	Prefix  string   `yaml:"prefix" help:"prefix of every topic name"`
+	Prefix  string   `yaml:"prefix" help:"prefix of every topic name and, with a colon, of every Redis key"`
 	Group   string   `yaml:"group" help:"consumer group of the matchers"`
 	TLS     TLS      `yaml:"tls"`
 	SASL    SASL     `yaml:"sasl"`
@@ -131,7 +131,7 @@ func Load(path string, env []string, set map[string]string) (Config, error) {
 			return c, fmt.Errorf("config: %w", err)
 		}
 		if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
-			return c, fmt.Errorf("config: %s: %s", path, yaml.FormatError(err, false, true))
+			return c, fmt.Errorf("config: %s: %s", path, yaml.FormatError(err, false, false))
 		}
 	}
 	leaves := c.leaves()
