@@ -72,7 +72,7 @@ alerts had to come; missed and duplicates must be 0, or the exit code is 1.`,
 				hits = cmd.ErrOrStderr()
 			}
 			announce(cmd.ErrOrStderr(), &cfg, a)
-			d := &demo{app: a, rate: rate, duration: duration, seed: seed, out: hits, expected: map[string]time.Time{}, seen: map[string]int{}}
+			d := &demo{app: a, rate: rate, duration: duration, seed: seed, out: hits, ledger: slow.New(), expected: map[string]time.Time{}, seen: map[string]int{}}
 			sum, err := d.run(cmd.Context())
 			if err != nil {
 				return err
@@ -120,6 +120,7 @@ type demo struct {
 	duration time.Duration
 	seed     uint64
 	out      io.Writer
+	ledger   *slow.Matcher // the entries that were meant; owned by play
 
 	mu         sync.Mutex // guards what follows and out
 	reads      int
@@ -220,7 +221,9 @@ func (d *demo) fillLists(ctx context.Context, now time.Time) (wanted []sim.Wante
 		}
 		var csv strings.Builder
 		csv.WriteString("plaque;pays;motif;dossier;début;échéance;véhicule\n")
-		from, until := now.AddDate(0, 0, -1).Format("02/01/2006"), now.AddDate(0, 1, 0).Format("02/01/2006")
+		list, _ := d.app.Desk().List(l.list.ID) // for the salt that keys entry ids
+		d.ledger.Apply([]control.Change{{NewList: list}})
+		from, until := now.AddDate(0, 0, -1), now.AddDate(0, 1, 0)
 		taken := map[string]bool{}
 		for len(taken) < l.size {
 			text := drawSIV(rng)
@@ -228,7 +231,14 @@ func (d *demo) fillLists(ctx context.Context, now time.Time) (wanted []sim.Wante
 				continue
 			}
 			taken[text] = true
-			fmt.Fprintf(&csv, "%s;F;%s;2026-%05d;%s;%s;%s\n", text, l.reason, len(taken), from, until, l.vehicle)
+			fmt.Fprintf(&csv, "%s;F;%s;2026-%05d;%s;%s;%s\n", text, l.reason, len(taken),
+				from.Format("02/01/2006"), until.Format("02/01/2006"), l.vehicle)
+			// The ledger keeps what was meant, not what the service made of it.
+			e, bad := watchlist.NewEntry(list, watchlist.EntryInput{Plate: text, Country: "FR", Reason: l.reason, CaseRef: "demo", ValidFrom: from, ValidUntil: until}, now)
+			if bad != nil {
+				return nil, fmt.Errorf("entry for the ledger: %w", bad[0])
+			}
+			d.ledger.Apply([]control.Change{{NewEntry: e}})
 			if len(taken) <= l.onRoad {
 				wanted = append(wanted, sim.Wanted{Plate: text, Country: fr})
 			}
@@ -259,20 +269,6 @@ func drawSIV(rng *rand.Rand) string {
 
 // drive sends the fleet's reads at their time until ctx ends.
 func (d *demo) drive(ctx, serving context.Context, fleet *sim.Fleet) error {
-	model := slow.New()
-	d.app.Replica().View(func(s *control.State) {
-		var changes []control.Change
-		for _, sn := range s.Sensors() {
-			changes = append(changes, control.Change{NewSensor: sn})
-		}
-		for _, l := range s.Lists() {
-			changes = append(changes, control.Change{NewList: l})
-			for e := range s.All(l.ID) {
-				changes = append(changes, control.Change{NewEntry: e})
-			}
-		}
-		model.Apply(changes)
-	})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	step := fleet.Next()
@@ -292,7 +288,7 @@ func (d *demo) drive(ctx, serving context.Context, fleet *sim.Fleet) error {
 					return fmt.Errorf("demo: encode a read: %w", err)
 				}
 				n++
-				d.expect(model, &step)
+				d.expect(&step)
 			}
 			if n == 0 {
 				continue
@@ -305,7 +301,7 @@ func (d *demo) drive(ctx, serving context.Context, fleet *sim.Fleet) error {
 }
 
 // expect writes down the alerts that a read must raise.
-func (d *demo) expect(model *slow.Matcher, step *sim.Step) {
+func (d *demo) expect(step *sim.Step) {
 	r := step.Read
 	key, err := r.Key()
 	if err != nil {
@@ -313,7 +309,7 @@ func (d *demo) expect(model *slow.Matcher, step *sim.Step) {
 	}
 	r.EnsureID()
 	now := time.Now()
-	for _, h := range model.Match(matcher.Query{Key: key, Country: r.CountryCode(), At: r.TS, Sensor: r.Sensor}) {
+	for _, h := range d.ledger.Match(matcher.Query{Key: key, Country: r.CountryCode(), At: r.TS, Sensor: r.Sensor}) {
 		id := alert.ID(&r, h.Entry.ID)
 		d.mu.Lock()
 		if _, known := d.expected[id]; !known {
@@ -434,18 +430,22 @@ func hitLine(a *alert.Alert, took time.Duration) string {
 		sign, a.Match.Kind, a.Match.Country, where, a.List.Name, a.Entry.Reason, float64(took.Microseconds())/1000)
 }
 
-// settle waits for the alerts that are still expected, at most demoSettle.
+// settle waits for the alerts that are still expected, at most demoSettle, and
+// then until it has been quiet for a moment: one that comes twice comes late.
 func (d *demo) settle(serving context.Context) {
 	timeout := time.After(demoSettle)
 	for {
 		d.mu.Lock()
 		missing, progress := d.missing(), d.progress
 		d.mu.Unlock()
+		var quiet <-chan time.Time
 		if missing == 0 {
-			return
+			quiet = time.After(500 * time.Millisecond)
 		}
 		select {
 		case <-progress:
+		case <-quiet:
+			return
 		case <-timeout:
 			return
 		case <-serving.Done():
