@@ -7,23 +7,10 @@ import (
 
 // Verdict is what the rules say of one entry whose text the read meets.
 type Verdict struct {
-	Hit     bool
-	Entry   *watchlist.Entry
-	List    *watchlist.List
-	Kind    Kind
-	Country plate.Relation
-	Grade   Grade
-	Score   float32
-	Differs uint16
+	Hit     // Kind, Grade and Score only when it alerts
+	Alerts  bool
 	Because string // the rule that decided; a constant, without any plate
 }
-
-func (v *Verdict) hit() Hit {
-	return Hit{Entry: v.Entry, List: v.List, Kind: v.Kind, Country: v.Country, Grade: v.Grade, Score: v.Score, Differs: v.Differs}
-}
-
-// Positions lists the positions, from 0, where the two texts differ.
-func (v *Verdict) Positions() []int { return positions(v.Differs) }
 
 // The grade and score of each way to meet an entry, strongest first. An unknown
 // country costs one grade; a different one is never exact. The figures order
@@ -47,7 +34,7 @@ type evidence struct {
 // entry's text: equal says whether the texts are the same, or only by the
 // list's tolerance.
 func (s *Snapshot) judge(e *watchlist.Entry, q *Query, equal bool) Verdict {
-	v := Verdict{Entry: e, List: s.lists[e.List], Country: plate.Relate(e.Country, q.Country)}
+	v := Verdict{Hit: Hit{Entry: e, List: s.lists[e.List], Country: plate.Relate(e.Country, q.Country)}}
 	if !equal {
 		v.Differs = differs(e.Key, q.Key)
 	}
@@ -81,7 +68,7 @@ func (s *Snapshot) judge(e *watchlist.Entry, q *Query, equal bool) Verdict {
 	case !v.List.AllowsAt(q.Sensor, s.zones[q.Sensor]):
 		v.Because = "the list is not allowed at this sensor"
 	default:
-		v.Hit, v.Kind, v.Grade, v.Score, v.Because = true, ev.kind, ev.grade, ev.score, ev.because
+		v.Alerts, v.Kind, v.Grade, v.Score, v.Because = true, ev.kind, ev.grade, ev.score, ev.because
 	}
 	return v
 }
@@ -100,15 +87,12 @@ func differs(a, b plate.Key) (mask uint16) {
 	return mask
 }
 
-// positions lists the set bits of a mask from differs.
-func positions(mask uint16) (at []int) {
+// Positions lists the positions, from 0, where the two texts differ.
+func (h *Hit) Positions() (at []int) {
 	for i := range plate.MaxLen {
-		if mask&(1<<i) != 0 {
+		if h.Differs&(1<<i) != 0 {
 			at = append(at, i)
 		}
 	}
 	return at
 }
-
-// Positions lists the positions, from 0, where the two texts differ.
-func (h *Hit) Positions() []int { return positions(h.Differs) }

@@ -108,7 +108,7 @@ func TestMatchRules(t *testing.T) {
 				if v.Because == "" {
 					t.Error("a verdict without a reason")
 				}
-				if v.Hit {
+				if v.Alerts {
 					hits++
 				}
 			}

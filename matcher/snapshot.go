@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"maps"
 	"sync/atomic"
 
 	"vigie/watchlist"
@@ -116,7 +117,7 @@ func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
 		c := &changes[i]
 		if c.OldList != nil || c.NewList != nil {
 			if !lists {
-				s.lists, lists = clone(s.lists), true
+				s.lists, lists = maps.Clone(s.lists), true
 			}
 			if c.NewList != nil {
 				s.lists[c.NewList.ID] = c.NewList
@@ -126,7 +127,7 @@ func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
 		}
 		if c.OldSensor != nil || c.NewSensor != nil {
 			if !zones {
-				s.zones, zones = clone(s.zones), true
+				s.zones, zones = maps.Clone(s.zones), true
 			}
 			if c.NewSensor != nil {
 				s.zones[c.NewSensor.ID] = c.NewSensor.Zones
@@ -135,14 +136,6 @@ func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
 			}
 		}
 	}
-}
-
-func clone[K comparable, V any](m map[K]V) map[K]V {
-	c := make(map[K]V, len(m)+1)
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
 }
 
 // edit gathers what one Apply does to one index, so that a shard is rebuilt
@@ -240,8 +233,8 @@ const maxRepairs = 16
 // dst, no lock, no clock.
 func (s *Snapshot) Match(dst []Hit, q *Query) []Hit {
 	for _, it := range s.exact.find(uint64(q.Key)) {
-		if v := s.judge(it.entry, q, true); v.Hit {
-			dst = append(dst, v.hit())
+		if v := s.judge(it.entry, q, true); v.Alerts {
+			dst = append(dst, v.Hit)
 		}
 	}
 	if s.nFolded > 0 {
@@ -256,8 +249,8 @@ func (s *Snapshot) matchOCR(dst []Hit, q *Query) []Hit {
 		if it.entry.Key == q.Key {
 			continue // met by its exact text
 		}
-		if v := s.judge(it.entry, q, false); v.Hit {
-			dst = append(dst, v.hit())
+		if v := s.judge(it.entry, q, false); v.Alerts {
+			dst = append(dst, v.Hit)
 		}
 	}
 	var buf [maxRepairs]plate.Key
@@ -269,8 +262,8 @@ func (s *Snapshot) matchOCR(dst []Hit, q *Query) []Hit {
 			if !ocr(s.lists[it.entry.List]) {
 				continue
 			}
-			if v := s.judge(it.entry, q, false); v.Hit {
-				dst = append(dst, v.hit())
+			if v := s.judge(it.entry, q, false); v.Alerts {
+				dst = append(dst, v.Hit)
 			}
 		}
 	}

@@ -108,8 +108,11 @@ type Explained struct {
 type Desk struct {
 	cfg DeskConfig
 	// writing is held from looking at the state to having read the change back,
-	// so that what one change decides is true when it is recorded.
+	// so that what one change decides is true when it is recorded. A withdrawal
+	// does not take it: it decides nothing, and must not wait behind an import.
 	writing sync.Mutex
+
+	mu sync.Mutex // guards fenced
 	// fenced are the queues ever fenced here: one whose last list is gone has
 	// alerts still.
 	fenced map[string]bool
@@ -151,7 +154,10 @@ func NewDesk(cfg DeskConfig) (*Desk, error) {
 }
 
 // Lists returns every list in order of id.
-func (d *Desk) Lists() []*watchlist.List { return d.cfg.Replica.lists() }
+func (d *Desk) Lists() (ls []*watchlist.List) {
+	d.cfg.Replica.View(func(s *control.State) { ls = s.Lists() })
+	return ls
+}
 
 // List returns the list of that id.
 func (d *Desk) List(id string) (l *watchlist.List, ok bool) {
@@ -280,8 +286,6 @@ func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string
 	if err != nil {
 		return 0, err
 	}
-	d.writing.Lock()
-	defer d.writing.Unlock()
 	if _, ok := d.Entry(list, id); !ok {
 		// It may have been withdrawn by a call that could not be confirmed.
 		if err := d.confirm(ctx, d.cfg.Replica.Version(), nil); err != nil {
@@ -324,6 +328,9 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	if now, ok := d.List(list); !ok || now.Tag() != l.Tag() {
+		return ImportReport{}, ErrNoList // dropped while the file was read
+	}
 	rep := ImportReport{Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Version: d.cfg.Replica.Version()}
 	var added, changed []*watchlist.Entry
 	d.cfg.Replica.View(func(s *control.State) {
@@ -369,7 +376,7 @@ func (d *Desk) PutSensors(ctx context.Context, actor string, sensors []control.S
 	return d.write(ctx, records)
 }
 
-// write records a change and confirms it; writing is held.
+// write records a change and confirms it.
 func (d *Desk) write(ctx context.Context, records []control.Record) (int64, error) {
 	before := d.Queues() // a list may be on its way from one queue to another
 	v, err := d.cfg.Log.Append(ctx, records)
@@ -388,10 +395,13 @@ func (d *Desk) confirm(ctx context.Context, v int64, queues []string) error {
 	if err := d.cfg.Replica.WaitVersion(ctx, v); err != nil {
 		return fmt.Errorf("%w (this process has not yet read it back: %w)", ErrNotConfirmed, err)
 	}
+	d.mu.Lock()
 	for _, q := range append(queues, d.Queues()...) {
 		d.fenced[q] = true
 	}
-	if err := d.cfg.Fencer.Fence(ctx, slices.Sorted(maps.Keys(d.fenced)), v); err != nil {
+	queues = slices.Sorted(maps.Keys(d.fenced))
+	d.mu.Unlock()
+	if err := d.cfg.Fencer.Fence(ctx, queues, v); err != nil {
 		return fmt.Errorf("%w (the alert queues did not answer: %w)", ErrNotConfirmed, err)
 	}
 	return nil
@@ -426,7 +436,7 @@ func (d *Desk) Explain(q ExplainQuery) Explanation {
 			Action: v.Entry.Action.String(), Priority: v.Entry.Priority.String(),
 			Country: v.Country.String(), Because: v.Because,
 		}
-		if !v.Hit {
+		if !v.Alerts {
 			ex.Others = append(ex.Others, e)
 			continue
 		}

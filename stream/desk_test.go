@@ -144,3 +144,53 @@ func TestStillWanted(t *testing.T) {
 		}
 	}
 }
+
+// heldLog holds the first Append that has many records until it is released.
+type heldLog struct {
+	stream.ControlLog
+	entered, release chan struct{}
+}
+
+func (l *heldLog) Append(ctx context.Context, records []control.Record) (int64, error) {
+	if len(records) > 1 {
+		close(l.entered)
+		<-l.release
+	}
+	return l.ControlLog.Append(ctx, records)
+}
+
+// TestAWithdrawalDoesNotWaitForAnImport withdraws while a long import is being
+// written.
+func TestAWithdrawalDoesNotWaitForAnImport(t *testing.T) {
+	h := newHouse(t)
+	h.list("stolen", watchlist.ToleranceExact)
+	e := h.entry("stolen", "EF-456-GH")
+	log := &heldLog{h.log, make(chan struct{}), make(chan struct{})}
+	desk, err := stream.NewDesk(stream.DeskConfig{Log: log, Replica: h.replica, Fencer: h.queues})
+	if err != nil {
+		t.Fatal(err)
+	}
+	imported := make(chan error, 1)
+	go func() {
+		_, err := desk.Import(context.Background(), "op", "stolen", strings.NewReader(goodCSV+"\nIJ-789-KL,FR,stolen,T-2,2026-01-01,2027-12-31,\n"), false)
+		imported <- err
+	}()
+	<-log.entered
+	withdrawn := make(chan error, 1)
+	go func() {
+		_, err := desk.WithdrawEntry(context.Background(), "op", "stolen", e.ID, "found")
+		withdrawn <- err
+	}()
+	select {
+	case err := <-withdrawn:
+		if err != nil {
+			t.Errorf("withdraw: %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("the withdrawal waits for the import")
+	}
+	close(log.release)
+	if err := <-imported; err != nil {
+		t.Errorf("import: %v", err)
+	}
+}

@@ -188,7 +188,7 @@ func (w *worker) process(ctx context.Context) error {
 			return err
 		}
 	}
-	w.p.stats.count(w)
+	w.p.stats.reads.Add(int64(len(w.reads)))
 	return nil
 }
 
@@ -345,7 +345,8 @@ func (w *worker) rematch(ctx context.Context, stale []*alert.Alert, fence int64)
 			continue
 		}
 		seen[a.Read.ID] = true
-		r := read{Read: a.Read, key: keyOf(a), country: a.Read.CountryCode()}
+		key, _ := a.Read.Key() // it has parsed before
+		r := read{Read: a.Read, key: key, country: a.Read.CountryCode()}
 		for _, b := range w.match(nil, snap, &r) {
 			if refused[b.ID] {
 				again = append(again, b)
@@ -369,12 +370,6 @@ func (w *worker) awaitFence(ctx context.Context, fence int64) error {
 		w.p.cfg.Log.Error("alerts wait for the control log to reach the fence of their queue; if it never can, another installation uses the same Redis keys or the control topic was made anew",
 			zap.Int64("fence", fence), zap.Int64("version", w.p.cfg.Replica.Version()))
 	}
-}
-
-// keyOf is the key of the read behind an alert.
-func keyOf(a *alert.Alert) plate.Key {
-	k, _ := a.Read.Key() // it has parsed before
-	return k
 }
 
 // retry does f until it succeeds or ctx ends, backing off to one second. While

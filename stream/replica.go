@@ -192,10 +192,3 @@ func (r *Replica) StillWanted(c Claim, now time.Time) bool {
 	e, l := r.state.Entry(c.List, c.Entry), r.state.List(c.List)
 	return e != nil && l != nil && e.Action == c.Action && queueOf(l) == c.Queue && now.Before(e.ValidUntil)
 }
-
-// lists returns the lists in order of id.
-func (r *Replica) lists() []*watchlist.List {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.state.Lists()
-}

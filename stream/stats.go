@@ -62,8 +62,6 @@ func (s *stats) dead(r Reason) {
 	s.deadBy[r]++
 }
 
-func (s *stats) count(w *worker) { s.reads.Add(int64(len(w.reads))) }
-
 // observe counts a new alert and how long it took since the gateway had the read.
 func (s *stats) observe(now time.Time, a *alert.Alert) {
 	s.alerts.Add(1)

@@ -46,10 +46,9 @@ type Partition interface {
 // Batch is a run of records of one partition, reused from Fetch to Fetch.
 type Batch struct {
 	Records   []Record
-	Next      int64  // offset after the last record, to commit; also moves over records that are not data
-	HighWater int64  // end of the partition when the batch was fetched
-	Skipped   int64  // offsets lost to retention before this batch: reads that nobody matched
-	Buf       []byte // backs every Value; owned by the Partition
+	Next      int64 // offset after the last record, to commit; also moves over records that are not data
+	HighWater int64 // end of the partition when the batch was fetched
+	Skipped   int64 // offsets lost to retention before this batch: reads that nobody matched
 }
 
 // Record is one record of the reads topic. Value is valid until the next Fetch.

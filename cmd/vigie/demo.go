@@ -363,32 +363,44 @@ func (d *demo) watch(ctx context.Context, queue string, ready chan<- struct{}) e
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("demo: watch the queue %s: %s", queue, resp.Status)
 	}
-	events := bufio.NewScanner(resp.Body)
-	events.Buffer(nil, 1<<20)
-	kind := ""
-	for events.Scan() {
-		name, value, _ := strings.Cut(events.Text(), ": ")
-		switch name {
-		case "event":
-			kind = value
-			if kind == "hello" {
-				close(ready)
-			}
-		case "data":
-			if kind != "alert" {
-				continue
-			}
+	err = readEvents(resp.Body, func(_, kind, data string) error {
+		switch kind {
+		case "hello":
+			close(ready)
+		case "alert":
 			var a alert.Alert
-			if err := json.Unmarshal([]byte(value), &a); err != nil {
-				return fmt.Errorf("demo: an alert cannot be read: %w", err)
+			if err := json.Unmarshal([]byte(data), &a); err != nil {
+				return fmt.Errorf("an alert cannot be read: %w", err)
 			}
 			d.got(&a, time.Now())
 		}
-	}
+		return nil
+	})
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("demo: the stream of queue %s ended: %w", queue, cmp.Or(events.Err(), io.ErrUnexpectedEOF))
+	return fmt.Errorf("demo: the stream of queue %s ended: %w", queue, cmp.Or(err, io.ErrUnexpectedEOF))
+}
+
+// readEvents calls handle for each event of a stream of Server-Sent Events, of
+// which Vigie sends one line of data each, until r ends or handle fails.
+func readEvents(r io.Reader, handle func(id, kind, data string) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	id, kind := "", ""
+	for lines.Scan() {
+		switch name, value, _ := strings.Cut(lines.Text(), ": "); name {
+		case "id":
+			id = value
+		case "event":
+			kind = value
+		case "data":
+			if err := handle(id, kind, value); err != nil {
+				return err
+			}
+		}
+	}
+	return lines.Err()
 }
 
 // got notes that an alert has reached its patrol, and shows it.

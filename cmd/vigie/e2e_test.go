@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 	"vigie/sensors"
 	"vigie/stream/alert"
 	"vigie/stream/kafka"
+	"vigie/stream/streamtest"
 )
 
 // patience bounds every wait of these tests; only a failing test uses it up.
@@ -34,15 +34,7 @@ const patience = 60 * time.Second
 // services returns the addresses of the real Kafka and Redis.
 func services(t *testing.T) (kafkaAddr, redisAddr string) {
 	t.Helper()
-	kafkaAddr, redisAddr = os.Getenv("VIGIE_TEST_KAFKA"), os.Getenv("VIGIE_TEST_REDIS")
-	if kafkaAddr == "" || redisAddr == "" {
-		const msg = "set VIGIE_TEST_KAFKA and VIGIE_TEST_REDIS, or run make test"
-		if os.Getenv("VIGIE_TEST_REQUIRE") != "" {
-			t.Fatal(msg)
-		}
-		t.Skip(msg)
-	}
-	return kafkaAddr, redisAddr
+	return streamtest.Need(t, "VIGIE_TEST_KAFKA"), streamtest.Need(t, "VIGIE_TEST_REDIS")
 }
 
 // site is an installation on real services with names of its own.
@@ -292,32 +284,24 @@ func (s *site) patrol(p *process) *patrol {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		lines := bufio.NewScanner(resp.Body)
-		lines.Buffer(nil, 1<<20)
-		kind, id := "", ""
-		for lines.Scan() {
-			name, value, _ := strings.Cut(lines.Text(), ": ")
-			switch name {
-			case "id":
-				id = value
-			case "event":
-				kind = value
+		_ = readEvents(resp.Body, func(id, kind, data string) error { // it ends when the test does
+			if kind != "alert" {
+				return nil
 			}
-			if name != "data" || kind != "alert" {
-				continue
-			}
-			ms, err := strconv.ParseInt(id[:strings.IndexByte(id, '-')], 10, 64)
+			ms, _, _ := strings.Cut(id, "-")
+			stored, err := strconv.ParseInt(ms, 10, 64)
 			if err != nil {
 				s.t.Errorf("event id %q", id)
 			}
-			r := received{at: time.Now(), stored: time.UnixMilli(ms)}
-			if err := json.Unmarshal([]byte(value), &r.Alert); err != nil {
+			r := received{at: time.Now(), stored: time.UnixMilli(stored)}
+			if err := json.Unmarshal([]byte(data), &r.Alert); err != nil {
 				s.t.Errorf("alert: %v", err)
 			}
 			got.mu.Lock()
 			got.alerts = append(got.alerts, r)
 			got.mu.Unlock()
-		}
+			return nil
+		})
 	}()
 	s.t.Cleanup(func() { cancel(); <-ended; resp.Body.Close() })
 	return got
@@ -583,26 +567,11 @@ func TestWithdrawnNeverAlerts(t *testing.T) {
 	}
 }
 
-// kcatPath is where kcat is.
-func kcatPath(t *testing.T) string {
-	t.Helper()
-	path := cmp.Or(os.Getenv("VIGIE_TEST_KCAT"), "kcat")
-	path, err := exec.LookPath(path)
-	switch {
-	case err == nil:
-	case os.Getenv("VIGIE_TEST_REQUIRE") != "":
-		t.Fatal(err)
-	default:
-		t.Skip("install kcat, or run make test")
-	}
-	return path
-}
-
 // TestForeignClient produces to the reads topic with kcat: a JSON read without
 // our gateway alerts, what is not a read lands in the dead-letter topic with a
 // reason, and a read without id gets a stable one.
 func TestForeignClient(t *testing.T) {
-	kcat := kcatPath(t)
+	kcat := streamtest.Need(t, "VIGIE_TEST_KCAT")
 	s := newSite(t)
 	p := s.serve("operator,patrol,matcher")
 	s.list(p, "exact")
@@ -649,7 +618,7 @@ func TestForeignClient(t *testing.T) {
 // TestWithdrawalSaysWhy reads the control log with kcat: a withdrawal leaves who
 // made it and the reason.
 func TestWithdrawalSaysWhy(t *testing.T) {
-	kcat := kcatPath(t)
+	kcat := streamtest.Need(t, "VIGIE_TEST_KCAT")
 	s := newSite(t)
 	p := s.serve("operator")
 	s.list(p, "exact")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -79,12 +80,8 @@ func (s *settings) register(cmd *cobra.Command) {
 // load reads the configuration; more are settings given by named flags.
 func (s *settings) load(more map[string]string) (config.Config, error) {
 	set := map[string]string{}
-	for k, v := range s.set {
-		set[k] = v
-	}
-	for k, v := range more {
-		set[k] = v
-	}
+	maps.Copy(set, s.set)
+	maps.Copy(set, more)
 	return config.Load(s.file, os.Environ(), set)
 }
 

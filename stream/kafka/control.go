@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -31,7 +30,6 @@ type ControlLog struct {
 	c     *Cluster
 	topic string
 	gap   time.Duration // longest time between two looks at the log
-	mu    sync.Mutex    // keeps the batches of one Append together
 }
 
 // ControlLog returns the control log.
@@ -42,7 +40,8 @@ func (c *Cluster) ControlLog() *ControlLog {
 // Append writes the records in one batch, so that every follower sees all of them or none, and
 // returns the offset of the last once all in-sync replicas have them. Only more than about
 // 1 MB of records is cut into several batches, in order; an error may then leave the first of
-// them in the log. After an error the outcome is unknown and appending again is safe: the
+// them in the log, and the records of others may come between them: a withdrawal does not
+// wait behind a long import. After an error the outcome is unknown and appending again is safe: the
 // last record of a key counts. A record that no batch can hold is ErrTooLarge, and nothing is
 // written. Records that are none to append return -1.
 func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last int64, err error) {
@@ -64,8 +63,6 @@ func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last
 			return -1, fmt.Errorf("kafka: control record %d of %d: %w: %d bytes of %d", i+1, len(records), ErrTooLarge, n, writeBytes)
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for len(ms) > 0 {
 		n := take(ms)
 		base, err := l.c.produce(ctx, l.topic, 0, ms[:n])

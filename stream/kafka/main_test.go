@@ -23,6 +23,7 @@ import (
 
 	"vigie/sensors"
 	"vigie/stream"
+	"vigie/stream/streamtest"
 )
 
 func TestMain(m *testing.M) {
@@ -71,15 +72,7 @@ func fake(t testing.TB, opts ...kfake.Opt) backend {
 // real is the Kafka that VIGIE_TEST_KAFKA names.
 func real(t testing.TB) backend {
 	t.Helper()
-	addr := os.Getenv("VIGIE_TEST_KAFKA")
-	if addr == "" {
-		const why = "set VIGIE_TEST_KAFKA or run make test"
-		if os.Getenv("VIGIE_TEST_REQUIRE") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	return backend{name: "kafka", addr: addr}
+	return backend{name: "kafka", addr: streamtest.Need(t, "VIGIE_TEST_KAFKA")}
 }
 
 // prefix is one that no other test has.

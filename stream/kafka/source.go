@@ -366,7 +366,7 @@ func (p *partition) ID() int { return p.id }
 // records of the last answer are left. It retries what may pass by returning no records, and
 // fails when reading has failed for longer than Config.Timeout or cannot succeed.
 func (p *partition) Fetch(ctx context.Context, b *stream.Batch) error {
-	b.Records, b.Skipped, b.Buf = b.Records[:0], 0, nil
+	b.Records, b.Skipped = b.Records[:0], 0
 	p.recycle()
 	if !p.pending() {
 		if err := p.load(ctx, b); err != nil {
@@ -473,9 +473,6 @@ func (p *partition) fill(b *stream.Batch) {
 			p.s.stats.tooLarge.Add(1)
 		}
 		b.Records = append(b.Records, r)
-	}
-	if b.Buf = p.arena; len(b.Buf) == 0 && p.fetch != nil {
-		b.Buf = p.fetch.data
 	}
 	if n := len(b.Records); n > 0 {
 		p.handed = true

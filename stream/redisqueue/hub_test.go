@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"vigie/stream/alert"
+	"vigie/stream/streamtest"
 )
 
 // startHub runs a hub until the test ends; stop ends it sooner.
@@ -554,7 +555,7 @@ func TestParseID(t *testing.T) {
 func BenchmarkDeliver(b *testing.B) {
 	for _, n := range []int{1, 100} {
 		b.Run(fmt.Sprintf("subscribers=%d", n), func(b *testing.B) {
-			q := open(b, backend{addr: realRedis(b), real: true})
+			q := open(b, backend{addr: streamtest.Need(b, "VIGIE_TEST_REDIS"), real: true})
 			h, _ := startHub(b, q, HubConfig{})
 			subs := make([]*Subscription, n)
 			for i := range subs {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"vigie/sensors"
 	"vigie/stream/alert"
+	"vigie/stream/streamtest"
 	"vigie/watchlist"
 )
 
@@ -33,19 +33,7 @@ type backend struct {
 // eachRedis runs a test on miniredis and on the server named by VIGIE_TEST_REDIS.
 func eachRedis(t *testing.T, test func(t *testing.T, b backend)) {
 	t.Run("miniredis", func(t *testing.T) { test(t, backend{addr: miniredis.RunT(t).Addr()}) })
-	t.Run("redis", func(t *testing.T) { test(t, backend{addr: realRedis(t), real: true}) })
-}
-
-func realRedis(t testing.TB) string {
-	t.Helper()
-	addr := os.Getenv("VIGIE_TEST_REDIS")
-	if addr == "" {
-		if os.Getenv("VIGIE_TEST_REQUIRE") == "1" {
-			t.Fatal("VIGIE_TEST_REDIS is not set, and VIGIE_TEST_REQUIRE=1 makes that an error")
-		}
-		t.Skip("set VIGIE_TEST_REDIS or run make test")
-	}
-	return addr
+	t.Run("redis", func(t *testing.T) { test(t, backend{addr: streamtest.Need(t, "VIGIE_TEST_REDIS"), real: true}) })
 }
 
 // open opens queues under a prefix of their own, which is emptied after the test.

@@ -475,7 +475,7 @@ func TestLeastRights(t *testing.T) {
 	if !ok {
 		t.Fatal("the package comment names no rights")
 	}
-	admin := open(t, backend{addr: realRedis(t), real: true})
+	admin := open(t, backend{addr: streamtest.Need(t, "VIGIE_TEST_REDIS"), real: true})
 	user := "vigie-test-" + rand.Text()
 	rule := []any{"ACL", "SETUSER", user, "on", ">secret"}
 	for _, word := range strings.Fields(strings.ReplaceAll(rights, "~vigie:*", "~"+admin.cfg.Prefix+"*")) {
@@ -532,7 +532,7 @@ func TestLeastRights(t *testing.T) {
 func BenchmarkPublish(b *testing.B) {
 	for _, n := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("alerts=%d", n), func(b *testing.B) {
-			q := open(b, backend{addr: realRedis(b), real: true})
+			q := open(b, backend{addr: streamtest.Need(b, "VIGIE_TEST_REDIS"), real: true})
 			alerts := makeAlerts(n, "q1")
 			i := 0
 			for b.Loop() {

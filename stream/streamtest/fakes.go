@@ -78,7 +78,7 @@ type partition struct {
 func (p *partition) ID() int { return p.id }
 
 func (p *partition) Fetch(ctx context.Context, b *stream.Batch) error {
-	b.Records, b.Buf, b.Skipped = b.Records[:0], b.Buf[:0], 0
+	b.Records, b.Skipped = b.Records[:0], 0
 	idle := time.After(5 * time.Millisecond)
 	for {
 		p.topic.mu.Lock()

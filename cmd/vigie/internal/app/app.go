@@ -33,13 +33,13 @@ type App struct {
 	parts  []part
 	closes []namedClose
 
-	kafka     *kafka.Cluster
-	queues    *redisqueue.Queues
-	replica   *stream.Replica // nil when no part of this process needs the lists
-	processor *stream.Processor
-	desk      *stream.Desk
-	server    *httpapi.Server
-	secrets   map[string]string
+	kafka    *kafka.Cluster
+	queues   *redisqueue.Queues
+	replica  *stream.Replica // nil when no part of this process needs the lists
+	desk     *stream.Desk
+	server   *httpapi.Server
+	secrets  map[string]string
+	embedded bool // Kafka and Redis run inside this process
 }
 
 type part struct {
@@ -56,13 +56,13 @@ type namedClose struct {
 // once, so that what is missing is told before anything runs. On an error
 // everything opened is closed again.
 func New(ctx context.Context, cfg config.Config, log *zap.Logger) (_ *App, err error) {
-	a := &App{cfg: cfg, log: log}
+	a := &App{cfg: cfg, log: log, embedded: cfg.Embedded()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	if cfg.Embedded() {
+	if a.embedded {
 		if err := a.embed(); err != nil {
 			return nil, err
 		}
@@ -168,7 +168,7 @@ func (a *App) topics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.isEmbedded() {
+	if a.embedded {
 		_, err := a.kafka.ApplyTopics(ctx, specs)
 		return err
 	}
@@ -183,8 +183,6 @@ func (a *App) topics(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (a *App) isEmbedded() bool { return len(a.closes) > 0 && a.closes[0].name == "embedded services" }
-
 // build makes the parts that the target names.
 func (a *App) build(ctx context.Context) error {
 	hc := httpapi.Config{
@@ -196,7 +194,7 @@ func (a *App) build(ctx context.Context) error {
 	// Alerts of an embedded Redis do not survive a restart; the hits topic
 	// brings them back before anyone can ask.
 	journal := a.kafka.Journal()
-	if a.isEmbedded() {
+	if a.embedded {
 		if err := a.restore(ctx, journal); err != nil {
 			return err
 		}
@@ -236,7 +234,6 @@ func (a *App) build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.processor = p
 		a.start("matcher", p.Run)
 		reg.Processor(p)
 	}
@@ -257,6 +254,8 @@ func (a *App) build(ctx context.Context) error {
 	if a.server, err = httpapi.New(hc); err != nil {
 		return err
 	}
+	reg.HTTP(a.server)
+	a.onClose("http server", a.server.Close)
 	a.start("http server", a.server.Run)
 	return nil
 }
@@ -318,9 +317,6 @@ func (a *App) Desk() *stream.Desk { return a.desk }
 
 // Replica is this process's copy of the lists, nil when no part needs it.
 func (a *App) Replica() *stream.Replica { return a.replica }
-
-// Processor is the matcher of this process, nil when it does not run one.
-func (a *App) Processor() *stream.Processor { return a.processor }
 
 // Run runs every part until ctx ends or one fails, and then closes everything.
 func (a *App) Run(ctx context.Context) error {

@@ -211,10 +211,14 @@ func (s *Server) URL() string {
 	return "http://" + s.ln.Addr().String()
 }
 
-// Close lets go of the address of a Server that was never run.
+// Close lets go of the address of a Server that was never run. After Run it does
+// nothing.
 func (s *Server) Close() error {
 	s.stop()
-	return s.ln.Close()
+	if err := s.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // Run serves until ctx ends, then stops: alert streams end at once, requests in

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"vigie/cmd/vigie/internal/httpapi"
 	"vigie/sensors"
 	"vigie/stream"
 	"vigie/stream/redisqueue"
@@ -173,5 +174,22 @@ func (r *Registry) Hub(h *redisqueue.Hub) {
 		s := h.Stats()
 		emit(gauge(subscribers, float64(s.Subscribers)))
 		emit(counter(slow, s.Slow))
+	}))
+}
+
+// HTTP shows what clients ask and what they are told.
+func (r *Registry) HTTP(server *httpapi.Server) {
+	var (
+		requests = desc("http_requests_total", "Requests answered, by route and class of status. 5xx rising: see the log; 4xx: a client is set up wrongly.", "route", "class")
+		seconds  = desc("http_request_seconds_total", "Time that these requests took; streams count nothing.", "route", "class")
+		withheld = desc("http_withheld_alerts_total", "Alerts not handed out because the lists no longer say what they claim.")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		s := server.Stats()
+		for _, rt := range s.Routes {
+			emit(counter(requests, rt.Requests, rt.Route, rt.Class))
+			emit(prometheus.MustNewConstMetric(seconds, prometheus.CounterValue, rt.Seconds, rt.Route, rt.Class))
+		}
+		emit(counter(withheld, s.Withheld))
 	}))
 }
