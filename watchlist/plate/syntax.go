@@ -2,6 +2,7 @@ package plate
 
 import (
 	"bytes"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -95,6 +96,9 @@ func (t *text) shape() shape {
 	}
 	return s
 }
+
+// places returns the number of places of s.
+func (s shape) places() int { return bits.Len16(uint16(s)) - 1 }
 
 // charset is a set of characters: bit n for the character with code n.
 type charset uint64
