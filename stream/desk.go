@@ -24,9 +24,17 @@ var (
 	ErrNoList = errors.New("no such list")
 	// ErrNoEntry says that the list has no entry of that id (any more).
 	ErrNoEntry = errors.New("no such entry on the list")
+	// ErrNoExemption says that the list has no exemption of that id (any more).
+	ErrNoExemption = errors.New("no such exemption on the list")
 	// ErrConflict says that somebody else made a list of that id at the same
 	// moment, in another process, and that list stands.
 	ErrConflict = errors.New("somebody else made that list at the same moment; look at it and repeat")
+	// ErrChanged says that the tolerance of a list was changed while a file for it
+	// was read. Nothing was imported.
+	ErrChanged = errors.New("the tolerance of the list was changed while the file was read; import it again")
+	// ErrPatterns says that a list cannot take another tolerance while it holds
+	// entries with wildcards: they would mean nothing there.
+	ErrPatterns = errors.New("the list holds entries with wildcards, which only tolerance pattern knows; withdraw them first")
 	// ErrNotConfirmed says that a change is recorded but could not be
 	// confirmed in time: it may not be effective everywhere yet. Doing it
 	// again is safe and confirms it.
@@ -45,6 +53,26 @@ func (e *InvalidError) Error() string {
 		b.WriteString(f.Error())
 	}
 	return b.String()
+}
+
+// FullError says that a change would leave more entries on a list than its
+// tolerance allows. Nothing of the change was recorded.
+type FullError struct {
+	Tolerance watchlist.Tolerance
+	Entries   int // that the list would hold
+	Max       int // Tolerance.MaxEntries
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("the list would hold %d entries; with tolerance %s it may hold %d", e.Entries, e.Tolerance, e.Max)
+}
+
+// room returns a *FullError unless a list of tolerance t may hold a number of entries.
+func room(t watchlist.Tolerance, entries int) error {
+	if limit := t.MaxEntries(); limit > 0 && entries > limit {
+		return &FullError{Tolerance: t, Entries: entries, Max: limit}
+	}
+	return nil
 }
 
 // ImportReport is the plan of an import and what became of it. Nothing is
@@ -86,7 +114,7 @@ type Explanation struct {
 type Explained struct {
 	List     string  `json:"list"`
 	Entry    string  `json:"entry"`
-	Plate    string  `json:"plate"` // normalised plate of the entry
+	Plate    string  `json:"plate"` // normalised plate of the entry, or its pattern
 	Queue    string  `json:"queue,omitempty"`
 	Action   string  `json:"action"`
 	Priority string  `json:"priority"`
@@ -189,7 +217,10 @@ func (d *Desk) Entry(list, id string) (e *watchlist.Entry, ok bool) {
 	return e, e != nil
 }
 
-// PutList creates a list or changes its settings, and returns it as recorded.
+// PutList creates a list or changes its settings, and returns it as recorded. A
+// list that holds more entries than the tolerance asked for allows stays as it is,
+// with a *FullError, and so does one that holds patterns and is to have another
+// tolerance, with ErrPatterns.
 func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*watchlist.List, error) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
@@ -206,6 +237,11 @@ func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*wa
 	if fields := l.Validate(); len(fields) > 0 {
 		return nil, &InvalidError{Fields: fields}
 	}
+	if exists && l.Tolerance != old.Tolerance {
+		if err := d.mayBecome(old, l.Tolerance); err != nil {
+			return nil, err
+		}
+	}
 	rec, err := control.ListRecord(&l, actor, d.cfg.Clock())
 	if err != nil {
 		return nil, fmt.Errorf("stream: put list: %w", err)
@@ -221,7 +257,23 @@ func (d *Desk) PutList(ctx context.Context, actor string, l watchlist.List) (*wa
 	return &l, nil
 }
 
-// DropList withdraws a list with all its entries.
+// mayBecome says why the entries of l keep it from having tolerance t.
+func (d *Desk) mayBecome(l *watchlist.List, t watchlist.Tolerance) (err error) {
+	d.cfg.Replica.View(func(s *control.State) {
+		if err = room(t, s.Len(l.ID)); err != nil || l.Tolerance != watchlist.TolerancePattern {
+			return
+		}
+		for e := range s.All(l.ID) {
+			if e.Pattern != "" {
+				err = ErrPatterns
+				return
+			}
+		}
+	})
+	return err
+}
+
+// DropList withdraws a list with all its entries and their exemptions.
 func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, error) {
 	why, err := d.why(actor, reason)
 	if err != nil {
@@ -242,6 +294,9 @@ func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, e
 		for e := range s.All(id) {
 			records = append(records, control.WithdrawEntry(id, e.ID))
 		}
+		for x := range s.AllExemptions(id) {
+			records = append(records, control.WithdrawExemption(id, x.ID))
+		}
 	})
 	if err != nil {
 		// It may have been dropped by a call that could not be confirmed.
@@ -253,7 +308,9 @@ func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, e
 	return d.write(ctx, records)
 }
 
-// AddEntry adds an entry, or replaces the one for the same plate and country.
+// AddEntry adds an entry, or replaces the one for the same plate and country. A
+// new one beyond what the tolerance of the list allows is refused with a
+// *FullError.
 func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.EntryInput) (*watchlist.Entry, error) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
@@ -265,6 +322,11 @@ func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.En
 	e, fields := watchlist.NewEntry(l, in, now)
 	if len(fields) > 0 {
 		return nil, &InvalidError{Fields: fields}
+	}
+	if _, replaces := d.Entry(list, e.ID); !replaces {
+		if err := room(l.Tolerance, d.Count(list)+1); err != nil {
+			return nil, err
+		}
 	}
 	rec, err := control.EntryRecord(e, actor, now)
 	if err != nil {
@@ -278,7 +340,7 @@ func (d *Desk) AddEntry(ctx context.Context, actor, list string, in watchlist.En
 	return e, nil
 }
 
-// WithdrawEntry takes an entry off its list. When it returns without an error,
+// WithdrawEntry takes an entry off its list, with its exemptions. When it returns without an error,
 // no alert of that entry is made or delivered any more. For an entry that is
 // not there it makes sure of the same and returns ErrNoEntry.
 func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string) (int64, error) {
@@ -298,6 +360,86 @@ func (d *Desk) WithdrawEntry(ctx context.Context, actor, list, id, reason string
 	}
 	rec := control.WithdrawEntry(list, id)
 	rec.Why = why
+	records := []control.Record{rec} // the entry goes first: without it no exemption is effective
+	d.cfg.Replica.View(func(s *control.State) {
+		for _, x := range s.ExemptionsOf(list, id) {
+			records = append(records, control.WithdrawExemption(list, x.ID))
+		}
+	})
+	return d.write(ctx, records)
+}
+
+// Exemptions returns up to limit exemptions of a list in order of id, after the id
+// given. Those that have ended are among them until they are dropped.
+func (d *Desk) Exemptions(list, after string, limit int) (xs []*watchlist.Exemption, err error) {
+	d.cfg.Replica.View(func(s *control.State) {
+		if s.List(list) == nil {
+			err = ErrNoList
+			return
+		}
+		xs = s.Exemptions(list, after, limit)
+	})
+	return xs, err
+}
+
+// Exemption returns one exemption.
+func (d *Desk) Exemption(list, id string) (x *watchlist.Exemption, ok bool) {
+	d.cfg.Replica.View(func(s *control.State) { x = s.Exemption(list, id) })
+	return x, x != nil
+}
+
+// PutExemption exempts a read from an entry, or prolongs, shortens or explains anew
+// the exemption of the same read. When it returns without an error, no alert of that
+// entry is made any more for that read, until the exemption ends; one that waits in
+// a queue already stays there. What the input breaks is an *InvalidError.
+func (d *Desk) PutExemption(ctx context.Context, actor, list, entry string, in watchlist.ExemptionInput) (*watchlist.Exemption, error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	l, ok := d.List(list)
+	if !ok {
+		return nil, ErrNoList
+	}
+	e, ok := d.Entry(list, entry)
+	if !ok {
+		return nil, ErrNoEntry
+	}
+	now := d.cfg.Clock()
+	x, fields := watchlist.NewExemption(l, e, in, now)
+	if len(fields) > 0 {
+		return nil, &InvalidError{Fields: fields}
+	}
+	rec, err := control.ExemptionRecord(x, actor, now)
+	if err != nil {
+		return nil, fmt.Errorf("stream: put exemption: %w", err)
+	}
+	v, err := d.write(ctx, []control.Record{rec})
+	if err != nil {
+		return nil, err
+	}
+	x.Version = v
+	return x, nil
+}
+
+// DropExemption ends an exemption: from when it returns without an error, the read
+// alerts again. For an exemption that is not there it makes sure of the same and
+// returns ErrNoExemption.
+func (d *Desk) DropExemption(ctx context.Context, actor, list, id, reason string) (int64, error) {
+	why, err := d.why(actor, reason)
+	if err != nil {
+		return 0, err
+	}
+	if _, ok := d.Exemption(list, id); !ok {
+		// It may have been dropped by a call that could not be confirmed.
+		if err := d.confirm(ctx, d.cfg.Replica.Version(), nil); err != nil {
+			return 0, err
+		}
+		if _, ok := d.List(list); !ok {
+			return 0, ErrNoList
+		}
+		return 0, ErrNoExemption
+	}
+	rec := control.WithdrawExemption(list, id)
+	rec.Why = why
 	return d.write(ctx, []control.Record{rec})
 }
 
@@ -315,7 +457,9 @@ func (d *Desk) why(actor, reason string) (*control.Why, error) {
 
 // Import plans a CSV against a list and, unless dryRun, adds and changes the
 // entries. Entries that the file does not name stay. One bad row and nothing is
-// applied; the report names every bad row.
+// applied; the report names every bad row. Good rows that would leave more
+// entries on the list than its tolerance allows are refused with a *FullError,
+// in a trial too.
 func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dryRun bool) (ImportReport, error) {
 	l, ok := d.List(list)
 	if !ok {
@@ -328,16 +472,29 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	if now, ok := d.List(list); !ok || now.Tag() != l.Tag() {
+	switch now, ok := d.List(list); {
+	case !ok || now.Tag() != l.Tag():
 		return ImportReport{}, ErrNoList // dropped while the file was read
+	case now.Tolerance != l.Tolerance:
+		return ImportReport{}, ErrChanged // the rows were judged by the old one
 	}
 	rep := ImportReport{Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Version: d.cfg.Replica.Version()}
 	var added, changed []*watchlist.Entry
+	var held int
 	d.cfg.Replica.View(func(s *control.State) {
 		added, changed, rep.Same = im.Diff(func(id string) *watchlist.Entry { return s.Entry(list, id) })
+		held = s.Len(list)
 	})
 	rep.Added, rep.Changed = len(added), len(changed)
-	if dryRun || rep.Rejected > 0 {
+	if rep.Rejected > 0 {
+		return rep, nil
+	}
+	if len(added) > 0 {
+		if err := room(l.Tolerance, held+len(added)); err != nil {
+			return rep, err
+		}
+	}
+	if dryRun {
 		return rep, nil
 	}
 	records := make([]control.Record, 0, len(added)+len(changed))
@@ -432,7 +589,7 @@ func (d *Desk) Explain(q ExplainQuery) Explanation {
 	mq := matcher.Query{Key: key, Country: ex.Country, At: at.UnixMilli(), Sensor: q.Sensor}
 	for _, v := range snap.Explain(&mq) {
 		e := Explained{
-			List: v.List.ID, Entry: v.Entry.ID, Plate: v.Entry.Key.String(),
+			List: v.List.ID, Entry: v.Entry.ID, Plate: v.Entry.Normalised(),
 			Action: v.Entry.Action.String(), Priority: v.Entry.Priority.String(),
 			Country: v.Country.String(), Because: v.Because,
 		}

@@ -3,6 +3,7 @@ package stream_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -194,3 +195,124 @@ func TestAWithdrawalDoesNotWaitForAnImport(t *testing.T) {
 		t.Errorf("import: %v", err)
 	}
 }
+
+// csvOf returns a file with a row for each of n plates that format makes of a number.
+func csvOf(format string, n int) *strings.Reader {
+	var b strings.Builder
+	b.WriteString("plate,country,reason,case_ref,valid_from,valid_until\n")
+	for i := range n {
+		fmt.Fprintf(&b, format+",FR,stolen,T-1,2026-01-01,2027-12-31\n", i)
+	}
+	return strings.NewReader(b.String())
+}
+
+// TestListsAreLimited fills lists up to what their tolerance allows: one more
+// entry is refused by every way in, and replacing one is not.
+func TestListsAreLimited(t *testing.T) {
+	for _, tc := range []struct {
+		tol    watchlist.Tolerance
+		format string // of plates
+		first  string // the plate of number 0, written otherwise
+	}{
+		{watchlist.ToleranceNear, "AB%05d", "ab-00000"},
+		{watchlist.TolerancePattern, "AB%05d?*", "AB-00000*?"},
+	} {
+		t.Run(tc.tol.String(), func(t *testing.T) {
+			h := newHouse(t)
+			h.list("small", tc.tol)
+			limit := tc.tol.MaxEntries()
+			full := func(what string, err error, entries int) {
+				t.Helper()
+				var fe *stream.FullError
+				if !errors.As(err, &fe) || *fe != (stream.FullError{Tolerance: tc.tol, Entries: entries, Max: limit}) {
+					t.Errorf("%s: %v, want a FullError with %d entries", what, err, entries)
+				}
+			}
+			for _, dryRun := range []bool{true, false} {
+				before := h.replica.Version()
+				rep, err := h.desk.Import(t.Context(), "op", "small", csvOf(tc.format, limit+1), dryRun)
+				full("import", err, limit+1)
+				if rep.Applied || h.desk.Count("small") != 0 || h.replica.Version() != before {
+					t.Errorf("a refused import left %d entries", h.desk.Count("small"))
+				}
+			}
+			if _, err := h.desk.Import(t.Context(), "op", "small", csvOf(tc.format, limit), false); err != nil {
+				t.Fatal(err)
+			}
+			in := watchlist.EntryInput{Plate: tc.first, Country: "FR", Reason: "again", CaseRef: "T-2", ValidUntil: time.Now().Add(time.Hour)}
+			if _, err := h.desk.AddEntry(t.Context(), "op", "small", in); err != nil {
+				t.Errorf("replacing an entry of a full list: %v", err)
+			}
+			in.Plate = "ZZ-999-ZZ"
+			_, err := h.desk.AddEntry(t.Context(), "op", "small", in)
+			full("add", err, limit+1)
+			if _, err := h.desk.Import(t.Context(), "op", "small", csvOf(tc.format, limit), false); err != nil {
+				t.Errorf("importing into a full list what it holds: %v", err)
+			}
+			if n := h.desk.Count("small"); n != limit {
+				t.Errorf("%d entries, want %d", n, limit)
+			}
+
+			h.list("large", watchlist.ToleranceExact)
+			if _, err := h.desk.Import(t.Context(), "op", "large", csvOf("AB%05d", limit+1), false); err != nil {
+				t.Fatal(err)
+			}
+			l, _ := h.desk.List("large")
+			changed := *l
+			changed.Tolerance = tc.tol
+			_, err = h.desk.PutList(t.Context(), "op", changed)
+			full("put", err, limit+1)
+			if now, _ := h.desk.List("large"); now != l {
+				t.Error("a refused change of a list was recorded")
+			}
+			changed.Tolerance, changed.Threshold = watchlist.ToleranceOCR, 0.35
+			if _, err := h.desk.PutList(t.Context(), "op", changed); err != nil {
+				t.Errorf("a tolerance without a limit: %v", err)
+			}
+		})
+	}
+}
+
+// TestPatternsKeepTheirTolerance: a list with patterns cannot take another
+// tolerance, nor take patterns that were read for another.
+func TestPatternsKeepTheirTolerance(t *testing.T) {
+	h := newHouse(t)
+	h.list("partial", watchlist.TolerancePattern)
+	h.entry("partial", "AB-123-CD")
+	e := h.entry("partial", "AB-1?*")
+	if got, ok := h.desk.Entry("partial", e.ID); !ok || got.Pattern.Text() != "AB1?*" || got.Key != 0 {
+		t.Errorf("the pattern is not on the list as it was added: %v", got)
+	}
+	l, _ := h.desk.List("partial")
+	changed := *l
+	changed.Tolerance = watchlist.ToleranceExact
+	if _, err := h.desk.PutList(t.Context(), "op", changed); !errors.Is(err, stream.ErrPatterns) {
+		t.Errorf("%v, want ErrPatterns", err)
+	}
+	named := *l
+	named.Name = "Partial plates"
+	if _, err := h.desk.PutList(t.Context(), "op", named); err != nil {
+		t.Errorf("another name: %v", err)
+	}
+	if _, err := h.desk.WithdrawEntry(t.Context(), "op", "partial", e.ID, "over"); err != nil {
+		t.Fatal(err)
+	}
+
+	// The tolerance changes while a file is read.
+	file := csvOf("AB%03d?", 2)
+	_, err := h.desk.Import(t.Context(), "op", "partial", readerFunc(func(p []byte) (int, error) {
+		if l, _ := h.desk.List("partial"); l.Tolerance == watchlist.TolerancePattern {
+			if _, err := h.desk.PutList(t.Context(), "op", changed); err != nil {
+				t.Error(err)
+			}
+		}
+		return file.Read(p)
+	}), false)
+	if !errors.Is(err, stream.ErrChanged) || h.desk.Count("partial") != 1 {
+		t.Errorf("%v, %d entries; want ErrChanged and 1", err, h.desk.Count("partial"))
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

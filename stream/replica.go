@@ -113,6 +113,9 @@ func (r *Replica) everything() (changes []control.Change) {
 		for e := range r.state.All(l.ID) {
 			changes = append(changes, control.Change{NewEntry: e})
 		}
+		for x := range r.state.AllExemptions(l.ID) {
+			changes = append(changes, control.Change{NewExemption: x})
+		}
 	}
 	return changes
 }

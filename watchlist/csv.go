@@ -239,8 +239,7 @@ func ParseCSV(r io.Reader, l *List, now time.Time, loc *time.Location) (*Import,
 		}
 		if errs == nil {
 			errs = row.parse(l, now, loc)
-			if row.entry.Key != 0 && !row.badCountry {
-				w := wanted{row.entry.Key, row.entry.Country}
+			if w := (wanted{row.entry.Key, row.entry.Pattern, row.entry.Country}); !row.badCountry && (w.key != 0 || w.pattern != "") {
 				if first, ok := seen[w]; ok {
 					errs.add(colPlate.String(), fmt.Sprintf("is the same plate and country as in row %d", first))
 				} else {
@@ -260,6 +259,7 @@ func ParseCSV(r io.Reader, l *List, now time.Time, loc *time.Location) (*Import,
 // wanted is what a list holds once.
 type wanted struct {
 	key     plate.Key
+	pattern Pattern
 	country plate.Country
 }
 

@@ -65,18 +65,36 @@ var entryIDEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").Wit
 // plate.Packing.
 //
 // EntryID panics when the salt of l is shorter than SaltSize.
-func EntryID(l *List, k plate.Key, c plate.Country) string {
+func EntryID(l *List, k plate.Key, c plate.Country) string { return entryID(l, k.String(), c) }
+
+// PatternID is EntryID for an entry with a pattern. No plate has the same id, for
+// a pattern holds a wildcard and a plate none.
+func PatternID(l *List, p Pattern, c plate.Country) string { return entryID(l, p.Text(), c) }
+
+func entryID(l *List, text string, c plate.Country) string {
+	return l.keyedID("vigie entry 1", text, c.String())
+}
+
+// ExemptionID returns the id of the exemption of a read from the entry with an id on
+// list l, made as EntryID makes that of an entry, and for the same reasons. It
+// panics when the salt of l is shorter than SaltSize.
+func ExemptionID(l *List, entry string, read plate.Key) string {
+	return l.keyedID("vigie exemption 1", entry, read.String())
+}
+
+// keyedID is the HMAC of what, the id of l, and two texts. None may hold a NUL.
+func (l *List) keyedID(what, a, b string) string {
 	if len(l.Salt) < SaltSize {
-		panic("watchlist: EntryID of a list without a salt")
+		panic("watchlist: an id under a list without a salt")
 	}
 	mac := hmac.New(sha256.New, l.Salt)
-	buf := make([]byte, 0, 128)
-	buf = append(buf, "vigie entry 1\x00"...) // no field can hold a NUL
-	buf = append(buf, l.ID...)
-	buf = append(buf, 0)
-	buf = append(buf, k.String()...)
-	buf = append(buf, 0)
-	buf = append(buf, c.String()...)
+	buf := make([]byte, 0, 192)
+	for i, s := range [...]string{what, l.ID, a, b} {
+		if i > 0 {
+			buf = append(buf, 0)
+		}
+		buf = append(buf, s...)
+	}
 	mac.Write(buf)
 	var sum [sha256.Size]byte
 	return entryIDEncoding.EncodeToString(mac.Sum(sum[:0])[:16])

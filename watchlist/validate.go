@@ -75,12 +75,29 @@ func (errs *fieldErrors) mandatory(field, s string, limit int) {
 	errs.text(field, s, limit)
 }
 
-// plate parses a plate that must be there; it returns 0 when it is wrong.
-func (errs *fieldErrors) plate(field, s string) plate.Key {
+// plate parses a plate, or with TolerancePattern a pattern, that must be there. It
+// returns 0 and no pattern when it is wrong, otherwise one of the two.
+func (errs *fieldErrors) plate(field, s string, t Tolerance) (plate.Key, Pattern) {
 	before := len(*errs)
 	if errs.mandatory(field, s, MaxPlateText); len(*errs) > before {
-		return 0
+		return 0, ""
 	}
+	if HasWildcard(s) {
+		if t != TolerancePattern {
+			errs.add(field, "holds a wildcard, ? or *, which only a list with tolerance pattern takes: put the entry on such a list, or write the whole plate")
+			return 0, ""
+		}
+		p, err := ParsePattern(s)
+		if err != nil {
+			errs.add(field, strings.TrimPrefix(err.Error(), "plate: "))
+		}
+		return 0, p
+	}
+	return errs.key(field, s), ""
+}
+
+// key parses a plate; it returns 0 when it is wrong.
+func (errs *fieldErrors) key(field, s string) plate.Key {
 	key, err := plate.Parse(s)
 	switch {
 	case errors.Is(err, plate.ErrSentinel):
@@ -89,6 +106,10 @@ func (errs *fieldErrors) plate(field, s string) plate.Key {
 	case err != nil:
 		// The texts of plate name the place that is wrong, never the plate.
 		errs.add(field, strings.TrimPrefix(err.Error(), "plate: "))
+		return 0
+	}
+	if right, ok := key.ContainerCheckDigit(); ok && !key.IsContainer() {
+		errs.add(field, fmt.Sprintf("has the form of a container code, whose check digit would be %d (ISO 6346): look at every character again", right))
 		return 0
 	}
 	return key
@@ -123,6 +144,12 @@ func (l *List) Validate() []FieldError {
 	if int(l.Tolerance) >= len(toleranceNames) {
 		errs.add("tolerance", "must be one of: "+wordList(toleranceNames))
 	}
+	switch {
+	case !ValidThreshold(l.Threshold):
+		errs.add("threshold", "must be a number from 0 to 1; 0 or nothing leaves the choice to Vigie")
+	case l.Threshold != 0 && !l.Tolerance.scores():
+		errs.add("threshold", "counts with tolerance ocr and near only; give 0 or nothing with any other")
+	}
 	if l.Queue != "" && !ValidID(l.Queue) {
 		errs.add("queue", idRule)
 	}
@@ -140,10 +167,17 @@ func (l *List) Validate() []FieldError {
 	return errs
 }
 
+// ValidThreshold reports whether t may be List.Threshold of a list: 0 to 1, and
+// not NaN.
+func ValidThreshold(t float32) bool { return t >= 0 && t <= 1 }
+
 // EntryInput is an entry as a person or a file gives it. Texts are trimmed of
 // white space at both ends.
 type EntryInput struct {
-	Plate     string `json:"plate"`              // mandatory; anything that plate.Parse takes
+	// Plate is mandatory: anything that plate.Parse takes, but no container code
+	// with a wrong check digit. With TolerancePattern also anything that
+	// ParsePattern takes.
+	Plate     string `json:"plate"`
 	Country   string `json:"country,omitempty"`  // anything that plate.ParseCountry takes
 	Reason    string `json:"reason"`             // mandatory
 	Action    string `json:"action,omitempty"`   // see ParseAction; empty: the default of the list
@@ -177,7 +211,7 @@ func NewEntry(l *List, in EntryInput, now time.Time) (*Entry, []FieldError) {
 }
 
 // newEntry is NewEntry that returns the entry, as far as it could be made,
-// beside the errors: Key is 0 only when the plate is wrong.
+// beside the errors: Key and Pattern are both zero only when the plate is wrong.
 func newEntry(l *List, in EntryInput, now time.Time) (*Entry, fieldErrors) {
 	var errs fieldErrors
 	e := &Entry{
@@ -194,7 +228,7 @@ func newEntry(l *List, in EntryInput, now time.Time) (*Entry, fieldErrors) {
 		errs.add("list", "has no salt; write it again with one")
 	}
 
-	e.Key = errs.plate("plate", e.Plate)
+	e.Key, e.Pattern = errs.plate("plate", e.Plate, l.Tolerance)
 	var ok bool
 	if e.Country, ok = plate.ParseCountry(strings.TrimSpace(in.Country)); !ok {
 		errs.add("country", "is not a country; use ISO 3166-1 alpha-2 such as FR, or nothing when unknown")
@@ -239,7 +273,11 @@ func newEntry(l *List, in EntryInput, now time.Time) (*Entry, fieldErrors) {
 		errs.add("valid_until", fmt.Sprintf("is more than %d days ahead", MaxValidity/(24*time.Hour)))
 	}
 
-	if errs == nil {
+	switch {
+	case errs != nil:
+	case e.Pattern != "":
+		e.ID = PatternID(l, e.Pattern, e.Country)
+	default:
 		e.ID = EntryID(l, e.Key, e.Country)
 	}
 	return e, errs

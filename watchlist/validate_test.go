@@ -3,6 +3,7 @@ package watchlist_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,13 @@ func TestListValidate(t *testing.T) {
 		{"white space only", func(l *watchlist.List) { l.Name, l.Owner = " ", "\u00a0" }, "name owner"},
 		{"id", func(l *watchlist.List) { l.ID = "Stolen" }, "id"},
 		{"queue", func(l *watchlist.List) { l.Queue = "{q}" }, "queue"},
+		{"threshold, ocr", func(l *watchlist.List) { l.Tolerance, l.Threshold = watchlist.ToleranceOCR, 1 }, ""},
+		{"threshold, near", func(l *watchlist.List) { l.Tolerance, l.Threshold = watchlist.ToleranceNear, 0.004 }, ""},
+		{"threshold, exact", func(l *watchlist.List) { l.Threshold = 0.5 }, "threshold"},
+		{"threshold, pattern", func(l *watchlist.List) { l.Tolerance, l.Threshold = watchlist.TolerancePattern, 0.5 }, "threshold"},
+		{"threshold, too high", func(l *watchlist.List) { l.Tolerance, l.Threshold = watchlist.ToleranceOCR, 1.01 }, "threshold"},
+		{"threshold, negative", func(l *watchlist.List) { l.Tolerance, l.Threshold = watchlist.ToleranceOCR, -0.01 }, "threshold"},
+		{"threshold, not a number", func(l *watchlist.List) { l.Threshold = float32(math.NaN()) }, "threshold"},
 		{"numbers out of range", func(l *watchlist.List) { l.Tolerance, l.DefaultAction, l.DefaultPriority = 9, 9, 9 },
 			"tolerance default_action default_priority"},
 		{"bad members", func(l *watchlist.List) { l.Sensors, l.Zones = []string{"a", ""}, []string{"\x00", "\u202e"} },
@@ -108,12 +116,16 @@ func TestNewEntryRefuses(t *testing.T) {
 		{"nothing", func(*watchlist.EntryInput) {}, ""},
 		{"everything at once", func(in *watchlist.EntryInput) { *in = watchlist.EntryInput{Country: "??", Action: "?", Priority: "?"} },
 			"plate country reason action priority case_ref valid_until"},
-		{"bad plate", func(in *watchlist.EntryInput) { in.Plate = "AB?123" }, "plate"},
+		{"bad plate", func(in *watchlist.EntryInput) { in.Plate = "AB,123" }, "plate"},
+		{"wildcard", func(in *watchlist.EntryInput) { in.Plate = "AB?123" }, "plate"},
+		{"full-width wildcard", func(in *watchlist.EntryInput) { in.Plate = "AB＊" }, "plate"},
 		{"short plate", func(in *watchlist.EntryInput) { in.Plate = "A" }, "plate"},
 		{"sentinel", func(in *watchlist.EntryInput) { in.Plate = "NO PLATE" }, "plate"},
 		{"zeros", func(in *watchlist.EntryInput) { in.Plate = "000" }, "plate"},
 		{"bidi in the plate", func(in *watchlist.EntryInput) { in.Plate = "AB\u202e123CD" }, "plate"},
 		{"long plate text", func(in *watchlist.EntryInput) { in.Plate = "AB" + strings.Repeat("-", 30) + "1" }, "plate"},
+		{"container code", func(in *watchlist.EntryInput) { in.Plate, in.Country = "CSQU 305438-3", "" }, ""},
+		{"container code, wrong check digit", func(in *watchlist.EntryInput) { in.Plate, in.Country = "CSQU 305438-4", "" }, "plate"},
 		{"unknown country", func(in *watchlist.EntryInput) { in.Country = "ZZ" }, "country"},
 		{"no country", func(in *watchlist.EntryInput) { in.Country = "" }, ""},
 		{"white space for a reason", func(in *watchlist.EntryInput) { in.Reason, in.CaseRef = " ", "\u3000" }, "reason case_ref"},
@@ -143,6 +155,13 @@ func TestNewEntryRefuses(t *testing.T) {
 		if (e == nil) == (errs == nil) {
 			t.Errorf("%s: NewEntry = %v, %v: want either an entry or errors", tt.name, e, errs)
 		}
+	}
+
+	in := input()
+	in.Plate = "CSQU 305438-4"
+	_, errs := watchlist.NewEntry(stolen(), in, now)
+	if len(errs) != 1 || !strings.Contains(errs[0].Reason, "check digit would be 3") || strings.Contains(errs[0].Reason, "305438") {
+		t.Errorf("NewEntry of a container code with a wrong check digit: %v", errs)
 	}
 
 	l := stolen()

@@ -27,6 +27,11 @@ type List struct {
 	LegalBasis string    `json:"legal_basis"` // text that allows it, such as "CSI L233-1"
 	Purpose    string    `json:"purpose,omitempty"`
 	Tolerance  Tolerance `json:"tolerance"`
+	// Threshold, 0 to 1, is the least score at which a hit on a text that
+	// differs from the entry's alerts, with ToleranceOCR and ToleranceNear; it
+	// is 0 with any other. 0 stands for the figure that package matcher chooses
+	// for the tolerance and number of entries (matcher.DefaultThreshold).
+	Threshold float32 `json:"threshold,omitempty"`
 	// Queue receives the alerts of this list; DefaultQueue when empty. It is
 	// never empty in a list that came through the control log.
 	Queue string `json:"queue"`
@@ -71,13 +76,19 @@ func (l List) String() string { return fmt.Sprintf("list %s v%d", l.ID, l.Versio
 // GoString is String, so that %#v gives no more away.
 func (l List) GoString() string { return l.String() }
 
-// Entry is one wanted plate on a list. A list holds at most one entry for a
-// plate and country; adding it again replaces it under the same id.
+// Entry is one wanted plate on a list, or on a list with TolerancePattern one
+// pattern of plates. A list holds at most one entry for a plate or pattern and
+// country; adding it again replaces it under the same id.
 type Entry struct {
-	ID      string        `json:"id"` // see EntryID: opaque, safe in a URL
-	List    string        `json:"list"`
-	Plate   string        `json:"plate"`   // as the operator wrote it
-	Key     plate.Key     `json:"-"`       // Parse(Plate)
+	ID    string    `json:"id"` // see EntryID and PatternID: opaque, safe in a URL
+	List  string    `json:"list"`
+	Plate string    `json:"plate"` // as the operator wrote it
+	Key   plate.Key `json:"-"`     // plate.Parse(Plate); 0 when Pattern is set
+	// Pattern is ParsePattern(Plate) when Plate holds a wildcard, else empty.
+	// NewEntry sets it only on a list with TolerancePattern. Should two processes
+	// that write at the same moment leave a pattern on another list, it means
+	// nothing there.
+	Pattern Pattern       `json:"-"`
 	Country plate.Country `json:"country"` // 0 when not known
 	Action  Action        `json:"action"`
 	// Priority is never 0 in an entry made by NewEntry.
@@ -105,10 +116,19 @@ func (e *Entry) ValidAt(ms int64) bool {
 	return e.ValidFrom.UnixMilli() <= ms && ms < e.ValidUntil.UnixMilli()
 }
 
+// Normalised returns what reads are compared with, in clear: the normalised plate
+// of e, or its pattern.
+func (e *Entry) Normalised() string {
+	if e.Pattern != "" {
+		return e.Pattern.Text()
+	}
+	return e.Key.String()
+}
+
 // Equal reports whether e and o say the same in every field but Version.
 func (e *Entry) Equal(o *Entry) bool {
 	return e.ID == o.ID && e.List == o.List && e.ListTag == o.ListTag &&
-		e.Plate == o.Plate && e.Key == o.Key && e.Country == o.Country &&
+		e.Plate == o.Plate && e.Key == o.Key && e.Pattern == o.Pattern && e.Country == o.Country &&
 		e.Action == o.Action && e.Priority == o.Priority &&
 		e.Reason == o.Reason && e.CaseRef == o.CaseRef && e.Requester == o.Requester &&
 		e.Vehicle == o.Vehicle && e.Safety == o.Safety &&

@@ -20,6 +20,8 @@ func TestWords(t *testing.T) {
 	}{
 		{watchlist.ToleranceExact, "exact"},
 		{watchlist.ToleranceOCR, "ocr"},
+		{watchlist.ToleranceNear, "near"},
+		{watchlist.TolerancePattern, "pattern"},
 		{watchlist.ActionInform, "inform"},
 		{watchlist.ActionIntercept, "intercept"},
 		{watchlist.ActionDiscreet, "discreet"},
@@ -55,7 +57,7 @@ func TestWords(t *testing.T) {
 			t.Errorf("UnmarshalText(%q) = %v, %v, want %v", text, back, err, tt.v)
 		}
 	}
-	for _, v := range []word{watchlist.Tolerance(2), watchlist.Action(5), watchlist.Priority(5)} {
+	for _, v := range []word{watchlist.Tolerance(4), watchlist.Action(5), watchlist.Priority(5)} {
 		if text, err := v.MarshalText(); err == nil {
 			t.Errorf("MarshalText of %v = %q, want an error", v, text)
 		}
@@ -70,7 +72,7 @@ func TestUnknownWordListsTheKnownOnes(t *testing.T) {
 		parse func(string) error
 		want  string
 	}{
-		{func(s string) error { _, err := watchlist.ParseTolerance(s); return err }, "unknown tolerance; use one of: exact, ocr"},
+		{func(s string) error { _, err := watchlist.ParseTolerance(s); return err }, "unknown tolerance; use one of: exact, ocr, near, pattern"},
 		{func(s string) error { _, err := watchlist.ParseAction(s); return err }, "unknown action; use one of: inform, intercept, discreet, inquiry, specific"},
 		{func(s string) error { _, err := watchlist.ParsePriority(s); return err }, "unknown priority; use one of: critical, high, medium, info"},
 	}
@@ -80,6 +82,16 @@ func TestUnknownWordListsTheKnownOnes(t *testing.T) {
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("parse %q: %v, want %s", word, err, tt.want)
 			}
+		}
+	}
+}
+
+func TestMaxEntries(t *testing.T) {
+	for tol, want := range map[watchlist.Tolerance]int{
+		watchlist.ToleranceExact: 0, watchlist.ToleranceOCR: 0, watchlist.ToleranceNear: 20_000, watchlist.TolerancePattern: 1_000,
+	} {
+		if got := tol.MaxEntries(); got != want {
+			t.Errorf("%v.MaxEntries() = %d, want %d", tol, got, want)
 		}
 	}
 }
@@ -159,7 +171,7 @@ func TestNothingPrintsAPlate(t *testing.T) {
 func TestJSON(t *testing.T) {
 	l := stolen()
 	l.Purpose = "recherche des véhicules volés"
-	l.Tolerance = watchlist.ToleranceOCR
+	l.Tolerance, l.Threshold = watchlist.ToleranceOCR, 0.35
 	l.Queue = "patrol-nord"
 	l.Zones = []string{"59", "62"}
 	l.DefaultPriority = watchlist.PriorityHigh
@@ -179,5 +191,6 @@ func TestJSON(t *testing.T) {
 
 	_, errs = watchlist.NewEntry(l, watchlist.EntryInput{Plate: "AB 123 CD?", Country: "Gaule", Action: "stop", Priority: "1"}, now)
 	golden(t, "entry_errors.json", errs)
-	golden(t, "list_errors.json", new(watchlist.List).Validate())
+	bad := &watchlist.List{Threshold: 1.5}
+	golden(t, "list_errors.json", bad.Validate())
 }

@@ -13,13 +13,44 @@ type Tolerance uint8
 const (
 	// ToleranceExact hits only when the normalised texts are equal.
 	ToleranceExact Tolerance = iota
-	// ToleranceOCR also hits when the texts are equal after folding the
-	// characters that cameras confuse, or after repair of the read in the
-	// places of the French SIV pattern.
+	// ToleranceOCR also hits on look-alikes and likely misreads whose score
+	// reaches the threshold of the list.
 	ToleranceOCR
+	// ToleranceNear, for small lists of high priority, also hits on texts
+	// within one edit (a character more, less or another), ranked by the
+	// evidence of the read, whose score reaches the threshold of the list. At
+	// most MaxNear entries.
+	ToleranceNear
+	// TolerancePattern takes entries with wildcards, see Pattern: ? is one
+	// character and * any run. It hits when the normalised text of the read
+	// matches. At most MaxPatterns entries, plain plates included.
+	TolerancePattern
 )
 
-var toleranceNames = []string{"exact", "ocr"}
+var toleranceNames = []string{"exact", "ocr", "near", "pattern"}
+
+// The greatest number of entries on a list, by its tolerance. What one read may
+// meet by chance grows with the list, and so does the cost of asking.
+const (
+	MaxNear     = 20_000 // with ToleranceNear
+	MaxPatterns = 1_000  // with TolerancePattern
+)
+
+// MaxEntries returns how many entries a list of tolerance t may hold; 0 means no
+// limit.
+func (t Tolerance) MaxEntries() int {
+	switch t {
+	case ToleranceNear:
+		return MaxNear
+	case TolerancePattern:
+		return MaxPatterns
+	}
+	return 0
+}
+
+// scores reports whether hits of t on a text that differs have a score that must
+// reach the threshold of the list.
+func (t Tolerance) scores() bool { return t == ToleranceOCR || t == ToleranceNear }
 
 // Action is what the patrol is asked to do. It comes first on an alert.
 type Action uint8
@@ -64,7 +95,7 @@ var priorityNames = []string{"", "critical", "high", "medium", "info"}
 // unknown word is an error that lists the known ones and does not repeat the
 // unknown one.
 
-// ParseTolerance returns the tolerance called word: exact, ocr.
+// ParseTolerance returns the tolerance called word: exact, ocr, near, pattern.
 func ParseTolerance(word string) (Tolerance, error) {
 	return parseWord[Tolerance]("tolerance", toleranceNames, word)
 }

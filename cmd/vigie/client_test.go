@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"vigie/cmd/vigie/internal/httpapi"
 	"vigie/stream"
 	"vigie/stream/streamtest"
+	"vigie/watchlist"
 )
 
 const operatorSecret = "operator-secret-for-the-client"
@@ -96,63 +98,11 @@ type step struct {
 	json bool // standard output is one JSON document
 }
 
-func TestOperatorCommands(t *testing.T) {
-	newOperatorServer(t)
-	dir := t.TempDir()
-	csv := func(name, rows string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte("plaque;motif;dossier;fin\n"+rows), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	until := time.Now().AddDate(0, 3, 0).Format("02/01/2006")
-	good := csv("good.csv", "EF-456-GH;vol;2026/18;"+until+"\nGH-789-JK;vol;2026/19;"+until+"\n")
-	bad := csv("bad.csv", "EF-456-GH;vol;2026/18;"+until+"\nGH,789;vol;2026/19;"+until+"\nJK-012-LM;;2026/19;hier\n")
-
+// playSteps runs commands one after the other.
+func playSteps(t *testing.T, steps []step) {
+	t.Helper()
 	entry := ""
-	for _, s := range []step{
-		{name: "no lists", args: "lists", err: []string{"no lists yet"}},
-		{name: "no lists as JSON", args: "lists -o json", out: []string{`"lists": []`}, json: true},
-		{name: "create", args: "lists create stolen --name Volés --owner DNPJ --legal-basis L233-1 --tolerance ocr --action intercept --priority high",
-			out: []string{"list         stolen\n", "tolerance    ocr\n", "queue        patrol\n", "zones        not limited\n"}},
-		{name: "create again", args: "lists create stolen --name X", code: 2, err: []string{`a list has the id "stolen" already; --change alters its settings`}},
-		{name: "change", args: "lists create stolen --change --zone 69 --zone 38 -o json", out: []string{`"zones": [`, `"name": "Volés"`, `"tolerance": "ocr"`}, json: true},
-		{name: "change what is not there", args: "lists create nowhere --change", code: 1, err: []string{`no list has the id "nowhere"`}},
-		{name: "create without what is mandatory", args: "lists create Bad! --tolerance exact", code: 2,
-			err: []string{"The values break rules; correct the fields named and send it again\n", "\n  id: must be", "\n  name: is mandatory\n", "\n  owner: is mandatory\n", "\n  legal_basis: is mandatory\n"}},
-		{name: "an unknown word", args: "lists create x --tolerance near --action arrest", code: 1, err: []string{"--tolerance: unknown tolerance; use one of: exact, ocr\n--action: unknown action"}},
-		{name: "free of zones again", args: "lists create stolen --change --zone=", out: []string{"not limited"}},
-		{name: "add", args: "entries add stolen --plate AB-123-CD --country FR --reason vol --case 2026/17 --until " + until, out: []string{"plate     AB-123-CD\n", "action    intercept\n", "priority  high\n"}},
-		{name: "add as JSON", args: "entries add stolen --plate - --country FR --reason vol --case 2026/17 --until " + until + " -o json", out: []string{`"plate": "AB-123-CD"`}, json: true},
-		{name: "add what breaks rules", args: "entries add stolen --plate AB,1 --until 2020-01-01", code: 2, err: []string{"\n  plate: character 3 is not a letter or digit\n", "\n  case_ref: is mandatory\n"}},
-		{name: "a bad date", args: "entries add stolen --until soon", code: 1, err: []string{"--until: is not a date; use yyyy-mm-dd"}},
-		{name: "to a list that is not there", args: "entries add nowhere --plate AB-123-CD", code: 1, err: []string{"No list has that id; GET /v1/lists names the lists"}},
-		{name: "the list", args: "lists", out: []string{"ID      NAME   OWNER  ENTRIES  TOLERANCE  QUEUE   ACTION     PRIORITY\n", "stolen  Volés  DNPJ   1        ocr        patrol  intercept  high\n"}},
-		{name: "try an import", args: "lists import stolen " + good + " --dry-run", out: []string{"2 rows: 2 added, 0 changed, 0 the same\n", "a trial: nothing was changed\n"}},
-		{name: "an import that is refused", args: "lists import stolen " + bad, code: 2,
-			err: []string{"The file was not imported, nothing has changed: 2 of 3 rows break rules; correct", "\n  row 3: plate: character 3", "\n  row 4: reason: is mandatory\n", "\n  row 4: valid_until: is not a date"}},
-		{name: "the same for a script", args: "lists import stolen -o json " + bad, code: 2, out: []string{`"type": "urn:vigie:problem:import-rejected"`, `"row": 4`}, err: []string{"row 3: plate"}, json: true},
-		{name: "an import", args: "lists import stolen " + good, out: []string{"2 rows: 2 added", "in effect everywhere, version"}},
-		{name: "the same again", args: "lists import stolen " + good, out: []string{"2 rows: 0 added, 0 changed, 2 the same"}},
-		{name: "a file that is not there", args: "lists import stolen " + dir + "/none.csv", code: 1, err: []string{"no such file"}},
-		{name: "all entries", args: "entries list stolen", out: []string{"ENTRY  ", "AB-123-CD", "EF-456-GH", "GH-789-JK"}},
-		{name: "some entries", args: "entries list stolen --limit 2", out: []string{"ENTRY"}, err: []string{"there are more; --limit 0 shows all"}},
-		{name: "every entry as JSON", args: "entries list stolen --limit 0 -o json", out: []string{`"entries": [`}, json: true},
-		{name: "would alert", args: "explain ab-123-cd --country FR --expect list=stolen", out: []string{"AB123CD, FR, syntax valid; lists at version", "would alert:\n", "stolen", "intercept"}},
-		{name: "expected none", args: "explain AB-123-CD --country FR --expect none", code: 2, out: []string{"would alert:"}, err: []string{"expected alerts of no list, got stolen"}},
-		{name: "expected another", args: "explain - --expect list=other -o json", code: 2, out: []string{`"hits": [`}, err: []string{"expected alerts of other, got stolen"}, json: true},
-		{name: "no alert", args: "explain ZZ-999-ZZ --country FR --expect none", out: []string{"no alert"}},
-		{name: "not a plate", args: "explain UNKNOWN", out: []string{"never matched: plate: no plate"}},
-		{name: "a bad expectation", args: "explain X1 --expect stolen", code: 1, err: []string{"--expect: must be list=ID"}},
-		{name: "withdraw without a reason", args: "entries withdraw stolen $ENTRY", code: 2, err: []string{"\n  reason: is mandatory"}},
-		{name: "withdraw", args: "entries withdraw stolen $ENTRY --reason retrouvé", out: []string{"is withdrawn everywhere, version"}},
-		{name: "withdraw again", args: "entries withdraw stolen $ENTRY --reason retrouvé", code: 1, err: []string{"The list has no entry of that id; it may be withdrawn already"}},
-		{name: "no more", args: "explain AB-123-CD --country FR --expect none", out: []string{"no alert"}},
-		{name: "drop", args: "lists drop stolen --reason fini", out: []string{"list stolen is withdrawn everywhere"}},
-		{name: "show what is gone", args: "lists show stolen", code: 1, err: []string{"No list has that id"}},
-		{name: "an unknown form", args: "lists drop stolen -o yaml", code: 1, err: []string{"must be table or json"}},
-	} {
+	for _, s := range steps {
 		t.Run(s.name, func(t *testing.T) {
 			r := vigie(t, "AB-123-CD\n", strings.Fields(strings.ReplaceAll(s.args, "$ENTRY", entry))...)
 			if r.code != s.code {
@@ -189,6 +139,96 @@ func TestOperatorCommands(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPatternCommands fills a list of patterns, and shows what it refuses.
+func TestPatternCommands(t *testing.T) {
+	newOperatorServer(t)
+	until := time.Now().AddDate(0, 3, 0).Format("2006-01-02")
+	many := filepath.Join(t.TempDir(), "many.csv")
+	var rows strings.Builder
+	rows.WriteString("plate,reason,case_ref,valid_until\n")
+	for i := range watchlist.MaxPatterns {
+		fmt.Fprintf(&rows, "AB-%03d-?*,vol,1,%s\n", i, until)
+	}
+	if err := os.WriteFile(many, []byte(rows.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const rest = " --country FR --reason vol --case 2026/17 --until "
+	playSteps(t, []step{
+		{name: "create", args: "lists create partial --name Témoins --owner DNPJ --legal-basis L233-1 --tolerance pattern", out: []string{"tolerance    pattern\n"}},
+		{name: "add", args: "entries add partial --plate ab-1??-* " + rest + until, out: []string{"plate     ab-1??-*\n"}},
+		{name: "add again, written otherwise", args: "entries add partial --plate AB1*?? " + rest + until, out: []string{"plate     AB1*??\n"}},
+		{name: "one entry", args: "lists", out: []string{"partial  Témoins  DNPJ   1        pattern"}},
+		{name: "too loose", args: "entries add partial --plate A*" + rest + until, code: 2, err: []string{"\n  plate: needs at least 2 letters or digits beside its wildcards"}},
+		{name: "another tolerance", args: "lists create partial --change --tolerance ocr", code: 2, err: []string{"The list holds entries with wildcards, which only tolerance pattern knows; withdraw the entries whose plate holds ? or *"}},
+		{name: "too many", args: "lists import partial " + many, code: 2,
+			err: []string{"The list would hold more entries than its tolerance allows, nothing has changed: it would hold 1001; with tolerance pattern it may hold 1000; withdraw"}},
+		{name: "too many, a trial", args: "lists import partial --dry-run " + many, code: 2, err: []string{"it would hold 1001"}},
+		{name: "still one", args: "lists show partial", out: []string{"entries      1\n"}},
+	})
+}
+
+func TestOperatorCommands(t *testing.T) {
+	newOperatorServer(t)
+	dir := t.TempDir()
+	csv := func(name, rows string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("plaque;motif;dossier;fin\n"+rows), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	until := time.Now().AddDate(0, 3, 0).Format("02/01/2006")
+	good := csv("good.csv", "EF-456-GH;vol;2026/18;"+until+"\nGH-789-JK;vol;2026/19;"+until+"\n")
+	bad := csv("bad.csv", "EF-456-GH;vol;2026/18;"+until+"\nGH,789;vol;2026/19;"+until+"\nJK-012-LM;;2026/19;hier\n")
+
+	playSteps(t, []step{
+		{name: "no lists", args: "lists", err: []string{"no lists yet"}},
+		{name: "no lists as JSON", args: "lists -o json", out: []string{`"lists": []`}, json: true},
+		{name: "create", args: "lists create stolen --name Volés --owner DNPJ --legal-basis L233-1 --tolerance ocr --action intercept --priority high",
+			out: []string{"list         stolen\n", "tolerance    ocr\n", "queue        patrol\n", "zones        not limited\n"}},
+		{name: "create again", args: "lists create stolen --name X", code: 2, err: []string{`a list has the id "stolen" already; --change alters its settings`}},
+		{name: "change", args: "lists create stolen --change --zone 69 --zone 38 -o json", out: []string{`"zones": [`, `"name": "Volés"`, `"tolerance": "ocr"`}, json: true},
+		{name: "change what is not there", args: "lists create nowhere --change", code: 1, err: []string{`no list has the id "nowhere"`}},
+		{name: "create without what is mandatory", args: "lists create Bad! --tolerance exact", code: 2,
+			err: []string{"The values break rules; correct the fields named and send it again\n", "\n  id: must be", "\n  name: is mandatory\n", "\n  owner: is mandatory\n", "\n  legal_basis: is mandatory\n"}},
+		{name: "an unknown word", args: "lists create x --tolerance fuzzy --action arrest --threshold NaN", code: 1, err: []string{"--tolerance: unknown tolerance; use one of: exact, ocr, near, pattern\n--threshold: must be a number from 0 to 1\n--action: unknown action"}},
+		{name: "a threshold", args: "lists create stolen --change --threshold 0.35", out: []string{"tolerance    ocr\nthreshold    0.35\n"}},
+		{name: "a threshold that means nothing", args: "lists create stolen --change --tolerance exact", code: 2, err: []string{"\n  threshold: counts with tolerance ocr and near only; give 0 or nothing with any other\n"}},
+		{name: "no threshold again", args: "lists create stolen --change --threshold 0 -o json", out: []string{`"tolerance": "ocr",
+  "queue"`}, json: true},
+		{name: "free of zones again", args: "lists create stolen --change --zone=", out: []string{"not limited"}},
+		{name: "add", args: "entries add stolen --plate AB-123-CD --country FR --reason vol --case 2026/17 --until " + until, out: []string{"plate     AB-123-CD\n", "action    intercept\n", "priority  high\n"}},
+		{name: "add as JSON", args: "entries add stolen --plate - --country FR --reason vol --case 2026/17 --until " + until + " -o json", out: []string{`"plate": "AB-123-CD"`}, json: true},
+		{name: "add what breaks rules", args: "entries add stolen --plate AB,1 --until 2020-01-01", code: 2, err: []string{"\n  plate: character 3 is not a letter or digit\n", "\n  case_ref: is mandatory\n"}},
+		{name: "a bad date", args: "entries add stolen --until soon", code: 1, err: []string{"--until: is not a date; use yyyy-mm-dd"}},
+		{name: "to a list that is not there", args: "entries add nowhere --plate AB-123-CD", code: 1, err: []string{"No list has that id; GET /v1/lists names the lists"}},
+		{name: "the list", args: "lists", out: []string{"ID      NAME   OWNER  ENTRIES  TOLERANCE  QUEUE   ACTION     PRIORITY\n", "stolen  Volés  DNPJ   1        ocr        patrol  intercept  high\n"}},
+		{name: "try an import", args: "lists import stolen " + good + " --dry-run", out: []string{"2 rows: 2 added, 0 changed, 0 the same\n", "a trial: nothing was changed\n"}},
+		{name: "an import that is refused", args: "lists import stolen " + bad, code: 2,
+			err: []string{"The file was not imported, nothing has changed: 2 of 3 rows break rules; correct", "\n  row 3: plate: character 3", "\n  row 4: reason: is mandatory\n", "\n  row 4: valid_until: is not a date"}},
+		{name: "the same for a script", args: "lists import stolen -o json " + bad, code: 2, out: []string{`"type": "urn:vigie:problem:import-rejected"`, `"row": 4`}, err: []string{"row 3: plate"}, json: true},
+		{name: "an import", args: "lists import stolen " + good, out: []string{"2 rows: 2 added", "in effect everywhere, version"}},
+		{name: "the same again", args: "lists import stolen " + good, out: []string{"2 rows: 0 added, 0 changed, 2 the same"}},
+		{name: "a file that is not there", args: "lists import stolen " + dir + "/none.csv", code: 1, err: []string{"no such file"}},
+		{name: "all entries", args: "entries list stolen", out: []string{"ENTRY  ", "AB-123-CD", "EF-456-GH", "GH-789-JK"}},
+		{name: "some entries", args: "entries list stolen --limit 2", out: []string{"ENTRY"}, err: []string{"there are more; --limit 0 shows all"}},
+		{name: "every entry as JSON", args: "entries list stolen --limit 0 -o json", out: []string{`"entries": [`}, json: true},
+		{name: "would alert", args: "explain ab-123-cd --country FR --expect list=stolen", out: []string{"AB123CD, FR, syntax valid; lists at version", "would alert:\n", "stolen", "intercept"}},
+		{name: "expected none", args: "explain AB-123-CD --country FR --expect none", code: 2, out: []string{"would alert:"}, err: []string{"expected alerts of no list, got stolen"}},
+		{name: "expected another", args: "explain - --expect list=other -o json", code: 2, out: []string{`"hits": [`}, err: []string{"expected alerts of other, got stolen"}, json: true},
+		{name: "no alert", args: "explain ZZ-999-ZZ --country FR --expect none", out: []string{"no alert"}},
+		{name: "not a plate", args: "explain UNKNOWN", out: []string{"never matched: plate: no plate"}},
+		{name: "a bad expectation", args: "explain X1 --expect stolen", code: 1, err: []string{"--expect: must be list=ID"}},
+		{name: "withdraw without a reason", args: "entries withdraw stolen $ENTRY", code: 2, err: []string{"\n  reason: is mandatory"}},
+		{name: "withdraw", args: "entries withdraw stolen $ENTRY --reason retrouvé", out: []string{"is withdrawn everywhere, version"}},
+		{name: "withdraw again", args: "entries withdraw stolen $ENTRY --reason retrouvé", code: 1, err: []string{"The list has no entry of that id; it may be withdrawn already"}},
+		{name: "no more", args: "explain AB-123-CD --country FR --expect none", out: []string{"no alert"}},
+		{name: "drop", args: "lists drop stolen --reason fini", out: []string{"list stolen is withdrawn everywhere"}},
+		{name: "show what is gone", args: "lists show stolen", code: 1, err: []string{"No list has that id"}},
+		{name: "an unknown form", args: "lists drop stolen -o yaml", code: 1, err: []string{"must be table or json"}},
+	})
 }
 
 func TestClientSaysWhatIsWrong(t *testing.T) {

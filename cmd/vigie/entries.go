@@ -83,9 +83,14 @@ func newEntryAddCmd(c *client) *cobra.Command {
 		Short: "Add an entry, or replace the one for the same plate and country",
 		Long: `Add an entry, or replace the one for the same plate and country. The command
 returns when it is effective everywhere. Dates are yyyy-mm-dd or dd/mm/yyyy, with
-hh:mm if wanted, in the time of this machine; a bare date is meant to its end.`,
-		Example: `  vigie entries add stolen --plate AB-123-CD --country FR --reason "vol" --case 2026/417 --until 2026-12-31`,
-		Args:    cobra.ExactArgs(1),
+hh:mm if wanted, in the time of this machine; a bare date is meant to its end.
+
+On a list with tolerance pattern a plate may hold ? for one character and * for
+any run, beside at least two letters or digits. Put it in quotes, or the shell
+takes it for file names.`,
+		Example: `  vigie entries add stolen --plate AB-123-CD --country FR --reason "vol" --case 2026/417 --until 2026-12-31
+  vigie entries add partial --plate "AB-1??-*" --country FR --reason "témoin" --case 2026/418 --until 2026-12-31`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if in.Plate, err = plateArg(cmd, in.Plate); err != nil {
 				return err

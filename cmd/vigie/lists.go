@@ -82,6 +82,9 @@ func (c *client) printList(cmd *cobra.Command, l httpapi.ListView) error {
 		row(w, "purpose", l.Purpose)
 		row(w, "entries", l.Entries)
 		row(w, "tolerance", l.Tolerance)
+		if l.Threshold != 0 {
+			row(w, "threshold", l.Threshold)
+		}
 		row(w, "queue", queueName(l.Queue))
 		row(w, "action", l.DefaultAction)
 		row(w, "priority", l.DefaultPriority)
@@ -107,7 +110,16 @@ func newListCreateCmd(c *client) *cobra.Command {
 		Short: "Create a list, or with --change alter the settings given",
 		Long: `Create a list. An id that is taken is an error, so that the settings of a list
 are not overwritten by mistake; --change alters those that are given and keeps
-the others. The command returns when the change is effective everywhere.`,
+the others. The command returns when the change is effective everywhere.
+
+--tolerance says how far a read may be from an entry and still hit:
+  exact    equal but for spaces, hyphens and the like; for lists of any size
+  ocr      also look-alikes and likely misreads
+  near     also one character more, less or another, when the evidence is good;
+           at most 20,000 entries
+  pattern  entries may hold ? (one character) and * (any run); at most 1,000
+With ocr and near, --threshold is the least score, 0 to 1, at which a hit on a
+text that differs alerts; 0 leaves the choice to Vigie.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := c.listToWrite(cmd, args[0], change)
@@ -127,6 +139,12 @@ the others. The command returns when the change is effective everywhere.`,
 				{"sensor", func() error { l.Sensors = in.Sensors; return nil }},
 				{"zone", func() error { l.Zones = in.Zones; return nil }},
 				{"tolerance", func() (err error) { l.Tolerance, err = watchlist.ParseTolerance(tolerance); return err }},
+				{"threshold", func() error {
+					if l.Threshold = in.Threshold; !watchlist.ValidThreshold(l.Threshold) {
+						return errors.New("must be a number from 0 to 1")
+					}
+					return nil
+				}},
 				{"action", func() (err error) { l.DefaultAction, err = watchlist.ParseAction(action); return err }},
 				{"priority", func() (err error) { l.DefaultPriority, err = watchlist.ParsePriority(priority); return err }},
 			} {
@@ -152,7 +170,8 @@ the others. The command returns when the change is effective everywhere.`,
 	f.StringVar(&in.Owner, "owner", "", "service that answers for the list")
 	f.StringVar(&in.LegalBasis, "legal-basis", "", `text that allows it, such as "CSI L233-1"`)
 	f.StringVar(&in.Purpose, "purpose", "", "what it is for")
-	f.StringVar(&tolerance, "tolerance", "exact", "how far a read may be from an entry: exact, or ocr for small lists")
+	f.StringVar(&tolerance, "tolerance", "exact", "how far a read may be from an entry: exact, ocr, near, pattern; see above")
+	f.Float32Var(&in.Threshold, "threshold", 0, "least score of a hit on a text that differs, with ocr and near; 0 leaves it to Vigie")
 	f.StringVar(&in.Queue, "queue", watchlist.DefaultQueue, "queue that receives the alerts")
 	f.StringSliceVar(&in.Zones, "zone", nil, "limit to a zone; may be repeated")
 	f.StringSliceVar(&in.Sensors, "sensor", nil, "limit to a sensor; may be repeated")

@@ -65,13 +65,13 @@ type EntryRef struct {
 // Evidence says how well the read meets the entry, and against which state of
 // the lists.
 type Evidence struct {
-	Kind    string  `json:"kind"`              // matcher.Kind: exact, ocr
+	Kind    string  `json:"kind"`              // matcher.Kind: exact, ocr, near, pattern
 	Country string  `json:"country"`           // plate.Relation: same, unknown, different
 	Grade   string  `json:"grade"`             // matcher.Grade: high, medium, low
 	Score   float32 `json:"score"`             // 0 to 1
 	Syntax  string  `json:"syntax"`            // plate.Grade of the read: valid, possible, invalid
 	Read    string  `json:"read"`              // normalised plate of the read
-	Entry   string  `json:"entry"`             // normalised plate of the entry
+	Entry   string  `json:"entry"`             // normalised plate of the entry, or its pattern
 	Differs []int   `json:"differs,omitempty"` // positions, from 0, where the two differ
 	Version int64   `json:"version"`           // control-log version of the snapshot that matched
 }

@@ -1,5 +1,5 @@
 // Package control is the control log: the compacted topic that holds lists,
-// entries and sensors, and the state machine that every process applies to it
+// entries, exemptions and sensors, and the state machine that every process applies to it
 // in the same order. It is pure: package stream/kafka moves the records.
 //
 // The offset of a record is the version of what it holds; a State that has
@@ -94,10 +94,13 @@ type Why struct {
 //
 // A Change speaks of an entry only while the list of the entry exists: what no
 // list owns can hit nothing. A consumer that applies changes in order therefore
-// never meets an entry before its list or after it.
+// never meets an entry before its list or after it. Likewise it speaks of an
+// exemption only while the entry of the exemption is there: it comes after the
+// entry and goes before it, and stays when the entry is replaced.
 type Change struct {
-	Version              int64 // offset of the record
-	OldList, NewList     *watchlist.List
-	OldEntry, NewEntry   *watchlist.Entry
-	OldSensor, NewSensor *Sensor
+	Version                    int64 // offset of the record
+	OldList, NewList           *watchlist.List
+	OldEntry, NewEntry         *watchlist.Entry
+	OldSensor, NewSensor       *Sensor
+	OldExemption, NewExemption *watchlist.Exemption
 }

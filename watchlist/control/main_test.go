@@ -7,6 +7,7 @@ import (
 
 	"vigie/watchlist"
 	"vigie/watchlist/control"
+	"vigie/watchlist/plate"
 )
 
 // now is the moment of all tests.
@@ -35,6 +36,19 @@ func entry(l *watchlist.List, n int) *watchlist.Entry {
 	return e
 }
 
+// exemption returns an exemption from the entry of l with an id, of the read that is
+// the nth plate.
+func exemption(l *watchlist.List, entry string, n int) *watchlist.Exemption {
+	read, err := plate.Parse(plateOf(n))
+	if err != nil {
+		panic(err)
+	}
+	return &watchlist.Exemption{
+		ID: watchlist.ExemptionID(l, entry, read), List: l.ID, Entry: entry, ListTag: l.Tag(), Read: read,
+		Reason: "another vehicle", Requester: "BRI", Until: now.AddDate(0, 6, 0),
+	}
+}
+
 // plateOf returns the nth plate of the French series, AA-001-AA and so on.
 func plateOf(n int) string {
 	const letters = "ABCDEFGHJKLMNPQRSTVWXYZ"
@@ -58,6 +72,9 @@ func must(rec control.Record, err error) control.Record {
 
 func listRec(l *watchlist.List) control.Record   { return must(control.ListRecord(l, "op", now)) }
 func entryRec(e *watchlist.Entry) control.Record { return must(control.EntryRecord(e, "op", now)) }
+func exemptionRec(x *watchlist.Exemption) control.Record {
+	return must(control.ExemptionRecord(x, "op", now))
+}
 func sensorRec(s *control.Sensor) control.Record { return must(control.SensorRecord(s, "op", now)) }
 
 // apply applies rec at the next offset and returns its changes.

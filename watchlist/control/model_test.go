@@ -20,6 +20,7 @@ type meant struct {
 	list   *watchlist.List
 	entry  *watchlist.Entry
 	sensor *control.Sensor
+	exempt *watchlist.Exemption
 	bad    bool // cannot be read
 	noKey  bool // of no kind we know, or with a malformed key
 }
@@ -38,15 +39,23 @@ type content struct {
 	Lists   map[string]watchlist.List
 	Entries map[string]watchlist.Entry // by list and id
 	Sensors map[string]control.Sensor
+	Exempt  map[string]watchlist.Exemption // by list and id
 	Held    int
+	HeldEx  int
 	Sweep   []string // keys of WithdrawHeld
 	Queues  []string
 }
 
+func newContent() content {
+	return content{Lists: map[string]watchlist.List{}, Entries: map[string]watchlist.Entry{},
+		Sensors: map[string]control.Sensor{}, Exempt: map[string]watchlist.Exemption{}}
+}
+
 // content says what is effective: an entry whose list is there and has the salt
-// that the entry was made under, or that says nothing of a salt.
+// that the entry was made under, or that says nothing of a salt; and an exemption
+// of which the same is true, and whose entry is effective.
 func (m model) content() content {
-	c := content{Lists: map[string]watchlist.List{}, Entries: map[string]watchlist.Entry{}, Sensors: map[string]control.Sensor{}}
+	c := newContent()
 	queues := map[string]bool{}
 	for _, r := range m {
 		switch {
@@ -77,6 +86,23 @@ func (m model) content() content {
 		e.Version = r.rec.Offset
 		c.Entries[e.List+"/"+e.ID] = e
 	}
+	for _, r := range m {
+		if r.exempt == nil {
+			continue
+		}
+		x := *r.exempt
+		l, listed := c.Lists[x.List]
+		owned := listed && (x.ListTag == 0 || x.ListTag == l.Tag())
+		if _, ok := c.Entries[x.List+"/"+x.Entry]; !ok || !owned {
+			c.HeldEx++
+			if !m["list/"+x.List].bad && !(owned && m["entry/"+x.List+"/"+x.Entry].bad) {
+				c.Sweep = append(c.Sweep, string(r.rec.Key))
+			}
+			continue
+		}
+		x.Version = r.rec.Offset
+		c.Exempt[x.List+"/"+x.ID] = x
+	}
 	slices.Sort(c.Sweep)
 	c.Queues = slices.Sorted(maps.Keys(queues))
 	return c
@@ -84,9 +110,10 @@ func (m model) content() content {
 
 // contentOf reads a State through its accessors, which must agree with each other.
 func contentOf(t *rapid.T, s *control.State) content {
-	c := content{Lists: map[string]watchlist.List{}, Entries: map[string]watchlist.Entry{}, Sensors: map[string]control.Sensor{}, Queues: s.Queues()}
+	c := newContent()
+	c.Queues = s.Queues()
 	st := s.Stats()
-	c.Held = st.Held
+	c.Held, c.HeldEx = st.Held, st.HeldExemptions
 	for _, rec := range s.WithdrawHeld(1 << 20) {
 		c.Sweep = append(c.Sweep, string(rec.Key))
 	}
@@ -104,12 +131,30 @@ func contentOf(t *rapid.T, s *control.State) content {
 		if s.List(l.ID) != l || s.Len(l.ID) != n {
 			t.Fatalf("list %s has %d entries, Len says %d", l.ID, n, s.Len(l.ID))
 		}
+		var all []*watchlist.Exemption
+		for x := range s.AllExemptions(l.ID) {
+			all = append(all, x)
+			c.Exempt[x.List+"/"+x.ID] = *x
+			if x.List != l.ID || s.Exemption(l.ID, x.ID) != x || !slices.Contains(s.ExemptionsOf(l.ID, x.Entry), x) {
+				t.Fatalf("exemption %s/%s on list %s", x.List, x.ID, l.ID)
+			}
+		}
+		if !slices.Equal(s.Exemptions(l.ID, "", 99), all) || len(all) > 1 && !slices.Equal(s.Exemptions(l.ID, all[0].ID, 1), all[1:2]) {
+			t.Fatalf("pages of the exemptions of list %s differ from all", l.ID)
+		}
+		for e := range s.All(l.ID) {
+			for _, x := range s.ExemptionsOf(l.ID, e.ID) {
+				if x.Entry != e.ID || !slices.Contains(all, x) {
+					t.Fatalf("exemption %s of entry %s", x.ID, e.ID)
+				}
+			}
+		}
 	}
 	for _, sn := range s.Sensors() {
 		c.Sensors[sn.ID] = *sn
 	}
-	if st.Lists != len(c.Lists) || st.Entries != len(c.Entries) || st.Sensors != len(c.Sensors) {
-		t.Fatalf("stats %+v of %d lists, %d entries, %d sensors", st, len(c.Lists), len(c.Entries), len(c.Sensors))
+	if st.Lists != len(c.Lists) || st.Entries != len(c.Entries) || st.Sensors != len(c.Sensors) || st.Exemptions != len(c.Exempt) {
+		t.Fatalf("stats %+v of %d lists, %d entries, %d sensors, %d exemptions", st, len(c.Lists), len(c.Entries), len(c.Sensors), len(c.Exempt))
 	}
 	return c
 }
@@ -120,10 +165,11 @@ type follower struct {
 	lists   map[string]*watchlist.List
 	entries map[string]*watchlist.Entry
 	sensors map[string]*control.Sensor
+	exempt  map[string]*watchlist.Exemption
 }
 
 func newFollower() *follower {
-	return &follower{map[string]*watchlist.List{}, map[string]*watchlist.Entry{}, map[string]*control.Sensor{}}
+	return &follower{map[string]*watchlist.List{}, map[string]*watchlist.Entry{}, map[string]*control.Sensor{}, map[string]*watchlist.Exemption{}}
 }
 
 func (f *follower) follow(t *rapid.T, c control.Change, version int64) {
@@ -131,7 +177,7 @@ func (f *follower) follow(t *rapid.T, c control.Change, version int64) {
 		t.Fatalf("change at %d for record %d", c.Version, version)
 	}
 	kinds := 0
-	for _, set := range []bool{c.OldList != nil || c.NewList != nil, c.OldEntry != nil || c.NewEntry != nil, c.OldSensor != nil || c.NewSensor != nil} {
+	for _, set := range []bool{c.OldList != nil || c.NewList != nil, c.OldEntry != nil || c.NewEntry != nil, c.OldSensor != nil || c.NewSensor != nil, c.OldExemption != nil || c.NewExemption != nil} {
 		if set {
 			kinds++
 		}
@@ -142,6 +188,19 @@ func (f *follower) follow(t *rapid.T, c control.Change, version int64) {
 	swap(t, f.lists, c.OldList, c.NewList, func(l *watchlist.List) string { return l.ID })
 	swap(t, f.entries, c.OldEntry, c.NewEntry, func(e *watchlist.Entry) string { return e.List + "/" + e.ID })
 	swap(t, f.sensors, c.OldSensor, c.NewSensor, func(s *control.Sensor) string { return s.ID })
+	swap(t, f.exempt, c.OldExemption, c.NewExemption, func(x *watchlist.Exemption) string { return x.List + "/" + x.ID })
+	for _, x := range []*watchlist.Exemption{c.OldExemption, c.NewExemption} {
+		if x != nil && f.entries[x.List+"/"+x.Entry] == nil {
+			t.Fatalf("change of an exemption from entry %s/%s, which the follower does not have", x.List, x.Entry)
+		}
+	}
+	if c.OldEntry != nil && c.NewEntry == nil {
+		for _, x := range f.exempt {
+			if x.List == c.OldEntry.List && x.Entry == c.OldEntry.ID {
+				t.Fatalf("entry %s/%s goes before its exemption", x.List, x.Entry)
+			}
+		}
+	}
 	for _, e := range []*watchlist.Entry{c.OldEntry, c.NewEntry} {
 		if e != nil && f.lists[e.List] == nil {
 			t.Fatalf("change of an entry of list %s, which the follower does not have", e.List)
@@ -173,9 +232,14 @@ func swap[T any](t *rapid.T, m map[string]*T, old, new *T, id func(*T) string) {
 
 // check compares what the follower holds with the content of the State.
 func (f *follower) check(t *rapid.T, c content) {
-	if len(f.lists) != len(c.Lists) || len(f.entries) != len(c.Entries) || len(f.sensors) != len(c.Sensors) {
-		t.Fatalf("the follower has %d lists, %d entries, %d sensors, the State %d, %d, %d",
-			len(f.lists), len(f.entries), len(f.sensors), len(c.Lists), len(c.Entries), len(c.Sensors))
+	if len(f.lists) != len(c.Lists) || len(f.entries) != len(c.Entries) || len(f.sensors) != len(c.Sensors) || len(f.exempt) != len(c.Exempt) {
+		t.Fatalf("the follower has %d lists, %d entries, %d sensors, %d exemptions, the State %d, %d, %d, %d",
+			len(f.lists), len(f.entries), len(f.sensors), len(f.exempt), len(c.Lists), len(c.Entries), len(c.Sensors), len(c.Exempt))
+	}
+	for id, x := range f.exempt {
+		if !reflect.DeepEqual(*x, c.Exempt[id]) {
+			t.Fatalf("the follower has another exemption %s", id)
+		}
 	}
 	for id, e := range f.entries {
 		if !reflect.DeepEqual(*e, c.Entries[id]) {
@@ -195,7 +259,8 @@ func drawRecord(t *rapid.T) meant {
 	l := list(listID, byte(rapid.IntRange(1, 2).Draw(t, "salt")))
 	entryID := fmt.Sprintf("e%d", rapid.IntRange(0, 3).Draw(t, "entry"))
 	sensorID := rapid.SampledFrom([]string{"s", "s/1"}).Draw(t, "sensor")
-	switch op := rapid.IntRange(0, 13).Draw(t, "op"); op {
+	exemptID := fmt.Sprintf("x%d", rapid.IntRange(0, 4).Draw(t, "exemption"))
+	switch op := rapid.IntRange(0, 17).Draw(t, "op"); op {
 	case 0, 1, 2:
 		l.Name = fmt.Sprintf("Name %d", rapid.IntRange(0, 9).Draw(t, "name"))
 		l.Queue = rapid.SampledFrom([]string{"q1", "q2"}).Draw(t, "queue")
@@ -216,9 +281,21 @@ func drawRecord(t *rapid.T) meant {
 		return meant{rec: sensorRec(s), sensor: s}
 	case 11:
 		return meant{rec: control.WithdrawSensor(sensorID)}
+	case 13, 14, 15:
+		// Under one id there may be exemptions from several entries: a State that can
+		// bear this bears what HMACs make.
+		x := exemption(l, entryID, rapid.IntRange(4, 7).Draw(t, "read"))
+		x.ID = exemptID
+		if rapid.IntRange(0, 4).Draw(t, "untagged") == 0 {
+			x.ListTag = 0
+		}
+		return meant{rec: exemptionRec(x), exempt: x}
+	case 16:
+		return meant{rec: control.WithdrawExemption(listID, exemptID)}
 	case 12: // a value that cannot be read
 		key := rapid.SampledFrom([][]byte{
 			control.WithdrawList(listID).Key, control.WithdrawEntry(listID, entryID).Key, control.WithdrawSensor(sensorID).Key,
+			control.WithdrawExemption(listID, exemptID).Key,
 		}).Draw(t, "bad key")
 		value := rapid.SampledFrom([][]byte{
 			{0xff}, // no Protobuf
@@ -229,7 +306,7 @@ func drawRecord(t *rapid.T) meant {
 		}).Draw(t, "bad value")
 		return meant{rec: control.Record{Key: key, Value: value}, bad: len(value) > 0}
 	default: // a kind or key that says nothing
-		key := rapid.SampledFrom([]string{"", "route/a", "list/A", "entry/a", "sensor/"}).Draw(t, "no key")
+		key := rapid.SampledFrom([]string{"", "route/a", "list/A", "entry/a", "sensor/", "exemption/a"}).Draw(t, "no key")
 		return meant{rec: control.Record{Key: []byte(key), Value: []byte("x")}, noKey: true, bad: key != "" && key != "route/a"}
 	}
 }
@@ -325,13 +402,17 @@ func compact(t *rapid.T, log []meant) []meant {
 func FuzzApply(f *testing.F) {
 	l := list("a", 1)
 	e := entry(l, 1)
-	for _, rec := range []control.Record{listRec(l), entryRec(e), sensorRec(&control.Sensor{ID: "s"}), control.WithdrawList("a"), control.WithdrawEntry("a", e.ID)} {
+	x := exemption(l, e.ID, 9)
+	for _, rec := range []control.Record{
+		listRec(l), entryRec(e), sensorRec(&control.Sensor{ID: "s"}), control.WithdrawList("a"), control.WithdrawEntry("a", e.ID),
+		exemptionRec(x), control.WithdrawExemption("a", x.ID),
+	} {
 		f.Add(rec.Key, rec.Value, []byte("list/b"), []byte{0xff})
 		f.Add(listRec(list("a", 2)).Key, listRec(list("a", 2)).Value, rec.Key, rec.Value)
 	}
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 []byte) {
 		log := []control.Record{
-			listRec(l), entryRec(e), {Key: key1, Value: value1}, {Key: key2, Value: value2}, entryRec(entry(l, 2)),
+			listRec(l), entryRec(e), exemptionRec(x), {Key: key1, Value: value1}, {Key: key2, Value: value2}, entryRec(entry(l, 2)),
 		}
 		whole, compacted := control.NewState(), control.NewState()
 		for i, rec := range log {
@@ -351,7 +432,8 @@ func FuzzApply(f *testing.F) {
 			}
 		}
 		a, b := whole.Stats(), compacted.Stats()
-		if a.Lists != b.Lists || a.Entries != b.Entries || a.Held != b.Held || a.Sensors != b.Sensors {
+		if a.Lists != b.Lists || a.Entries != b.Entries || a.Held != b.Held || a.Sensors != b.Sensors ||
+			a.Exemptions != b.Exemptions || a.HeldExemptions != b.HeldExemptions {
 			t.Fatalf("whole log %+v, compacted %+v", a, b)
 		}
 		for _, l := range whole.Lists() {

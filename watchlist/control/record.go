@@ -28,10 +28,11 @@ const MaxRecordBytes = 1<<20 - 4096
 type Kind string
 
 const (
-	KindList    Kind = "list"    // list/<list id>
-	KindEntry   Kind = "entry"   // entry/<list id>/<entry id>
-	KindSensor  Kind = "sensor"  // sensor/<sensor id>
-	KindUnknown Kind = "unknown" // written by a newer version, and none of ours
+	KindList      Kind = "list"      // list/<list id>
+	KindEntry     Kind = "entry"     // entry/<list id>/<entry id>
+	KindSensor    Kind = "sensor"    // sensor/<sensor id>
+	KindExemption Kind = "exemption" // exemption/<list id>/<exemption id>
+	KindUnknown   Kind = "unknown"   // written by a newer version, and none of ours
 )
 
 // ListRecord returns the record that adds or replaces l. actor is the name of who
@@ -51,6 +52,7 @@ func ListRecord(l *watchlist.List, actor string, at time.Time) (Record, error) {
 		LegalBasis:      l.LegalBasis,
 		Purpose:         l.Purpose,
 		Tolerance:       l.Tolerance.String(),
+		Threshold:       l.Threshold,
 		Queue:           l.Queue,
 		Sensors:         l.Sensors,
 		Zones:           l.Zones,
@@ -90,7 +92,7 @@ func EntryRecord(e *watchlist.Entry, actor string, at time.Time) (Record, error)
 		return Record{}, fmt.Errorf("control: entry record would be unreadable: %w", fault)
 	}
 	if !back.Equal(e) {
-		return Record{}, errors.New("control: entry record: key, country, priority or times are not as watchlist.NewEntry makes them")
+		return Record{}, errors.New("control: entry record: key, pattern, country, priority or times are not as watchlist.NewEntry makes them")
 	}
 	return rec, nil
 }
@@ -166,7 +168,7 @@ const (
 	ReasonKind   Reason = "kind"   // holds something other than its key says
 	ReasonID     Reason = "id"     // holds another id than its key
 	ReasonField  Reason = "field"  // a field holds a word or number out of its set
-	ReasonPlate  Reason = "plate"  // the plate of an entry cannot be parsed
+	ReasonPlate  Reason = "plate"  // the plate or pattern of an entry cannot be parsed
 )
 
 // RecordError says that a record could not be read. Nothing of the record is in
@@ -186,19 +188,19 @@ func (e *RecordError) Error() string {
 	return s
 }
 
-// parseKey takes a key apart. list is set for KindList and KindEntry, id for
-// KindEntry and KindSensor. ok is false for a malformed key of a known kind.
+// parseKey takes a key apart. list is set for KindList, KindEntry and KindExemption,
+// id for all but KindList. ok is false for a malformed key of a known kind.
 func parseKey(key []byte) (kind Kind, list, id []byte, ok bool) {
 	head, rest, found := bytes.Cut(key, []byte{'/'})
 	if !found {
 		return KindUnknown, nil, nil, true
 	}
-	switch Kind(head) {
+	switch kind = Kind(head); kind {
 	case KindList:
 		return KindList, rest, nil, watchlist.ValidID(string(rest))
-	case KindEntry:
+	case KindEntry, KindExemption:
 		list, id, _ = bytes.Cut(rest, []byte{'/'})
-		return KindEntry, list, id, watchlist.ValidID(string(list)) && watchlist.ValidID(string(id))
+		return kind, list, id, watchlist.ValidID(string(list)) && watchlist.ValidID(string(id))
 	case KindSensor:
 		return KindSensor, nil, rest, len(rest) > 0 && watchlist.CheckText(string(rest), watchlist.MaxNameText) == ""
 	}
@@ -273,6 +275,10 @@ func (d *decoder) list(value []byte, id string) (*watchlist.List, *RecordError) 
 		Zones:           p.GetZones(),
 		DefaultPriority: watchlist.Priority(p.GetDefaultPriority()),
 		Salt:            p.GetSalt(),
+		Threshold:       p.GetThreshold(),
+	}
+	if !watchlist.ValidThreshold(l.Threshold) {
+		return nil, fault(ReasonField, "threshold")
 	}
 	var err error
 	if l.Tolerance, err = watchlist.ParseTolerance(p.GetTolerance()); err != nil {
@@ -331,7 +337,11 @@ func (d *decoder) entry(value []byte, list string, id []byte) (*watchlist.Entry,
 	}
 	var err error
 	if e.Key, err = plate.Parse(e.Plate); err != nil {
-		return nil, fault(ReasonPlate, "")
+		// What has a wildcard is no plate. The list that would tolerate it is not
+		// looked at: its record may come later.
+		if e.Pattern, err = watchlist.ParsePattern(e.Plate); err != nil {
+			return nil, fault(ReasonPlate, "")
+		}
 	}
 	var ok bool
 	if e.Country, ok = plate.ParseCountry(string(f.country)); !ok {

@@ -48,7 +48,7 @@ func golden(t *testing.T, name string, got []byte) {
 
 func full() (*watchlist.List, *watchlist.Entry, *control.Sensor) {
 	l := list("stolen", 7)
-	l.Purpose, l.Tolerance, l.DefaultPriority = "vols", watchlist.ToleranceOCR, watchlist.PriorityHigh
+	l.Purpose, l.Tolerance, l.Threshold, l.DefaultPriority = "vols", watchlist.ToleranceOCR, 0.35, watchlist.PriorityHigh
 	l.Sensors, l.Zones = []string{"A7-118-2"}, []string{"59", "62"}
 	e, errs := watchlist.NewEntry(l, watchlist.EntryInput{
 		Plate: "ab 123 cd", Country: "I", Reason: "vol", Action: "discreet", Priority: "critical", CaseRef: "2026/417",
@@ -76,6 +76,38 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 	if got := s.Sensor(sn.ID); !reflect.DeepEqual(got, sn) {
 		t.Errorf("sensor is %+v, want %+v", got, sn)
+	}
+}
+
+// TestPatternsRoundTrip: a pattern is read back as one, from whatever list.
+func TestPatternsRoundTrip(t *testing.T) {
+	l := list("partial", 7)
+	l.Tolerance = watchlist.TolerancePattern
+	e, errs := watchlist.NewEntry(l, watchlist.EntryInput{
+		Plate: "ab-1** ?cd", Reason: "vol", CaseRef: "1", ValidUntil: now.AddDate(0, 1, 0),
+	}, now)
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	l.Tolerance = watchlist.ToleranceExact // the entry is decoded without its list
+	s := control.NewState()
+	apply(t, s, listRec(l))
+	apply(t, s, entryRec(e))
+	e.Version = 1
+	if got := s.Entry(l.ID, e.ID); !reflect.DeepEqual(got, e) || got.Pattern.Text() != "AB1?*CD" || got.Key != 0 {
+		t.Error("entry differs from the one written")
+	}
+	for name, change := range map[string]func(*watchlist.Entry){
+		"another pattern": func(e *watchlist.Entry) { e.Pattern = "AB*" },
+		"none":            func(e *watchlist.Entry) { e.Pattern = "" },
+		"a key too":       func(e *watchlist.Entry) { e.Key = 1 },
+		"loose":           func(e *watchlist.Entry) { e.Plate = "A*" },
+	} {
+		c := *e
+		change(&c)
+		if _, err := control.EntryRecord(&c, "op", now); err == nil || strings.Contains(err.Error(), "AB") {
+			t.Errorf("%s: error %v, want one without the pattern", name, err)
+		}
 	}
 }
 

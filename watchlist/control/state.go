@@ -16,15 +16,16 @@ import (
 // fault of the caller, and the State is as before.
 var ErrOffset = errors.New("control: record out of order")
 
-// State is what the control log says: lists, entries and sensors at one version.
+// State is what the control log says: lists, entries, exemptions and sensors at one
+// version.
 //
 // A State is not safe for use while Apply, Load or Advance runs; all other
 // methods may run at the same time as each other. What they return is shared and
 // must not be changed, but stays as it is when the State moves on.
 //
 // Invariants: the content is a function of the last record of each key at or
-// below the version; book.live counts the entries that book.owns; a book is kept
-// only while it says something.
+// below the version; book.live counts the entries that book.owns, book.exempt the
+// exemptions that book.effective; a book is kept only while it says something.
 type State struct {
 	version int64
 	books   map[string]*book
@@ -36,11 +37,16 @@ type State struct {
 // book is a list with its entries, or the entries of a list that is not there.
 type book struct {
 	id         string
-	list       *watchlist.List // nil when the log holds none that can be read
-	unreadable bool            // list is nil because its record cannot be read
-	tag        uint32          // of list
-	entries    entrySet        // of every list that bore the id
-	live       int             // how many of them list owns
+	list       *watchlist.List       // nil when the log holds none that can be read
+	unreadable bool                  // list is nil because its record cannot be read
+	tag        uint32                // of list
+	entries    set[*watchlist.Entry] // of every list that bore the id
+	live       int                   // how many of them list owns
+	exemptions exemptions            // from entries of every list that bore the id
+	exempt     int                   // how many of them are effective
+	// lost are the ids of the entries whose record cannot be read: they are not in
+	// entries, but their exemptions must not be swept.
+	lost map[string]struct{}
 }
 
 // owns is list.Owns(e) without computing the tag, for an e whose List is b.id.
@@ -48,7 +54,23 @@ func (b *book) owns(e *watchlist.Entry) bool {
 	return b.list != nil && (e.ListTag == 0 || e.ListTag == b.tag)
 }
 
-func (b *book) empty() bool { return b.list == nil && !b.unreadable && b.entries.n == 0 }
+// covers reports whether list owns x. x is effective when list owns its entry too.
+func (b *book) covers(x *watchlist.Exemption) bool {
+	return b.list != nil && (x.ListTag == 0 || x.ListTag == b.tag)
+}
+
+// effective reports whether x can silence anything: its entry is on the list.
+func (b *book) effective(x *watchlist.Exemption) bool {
+	if !b.covers(x) {
+		return false
+	}
+	e := b.entries.get(x.Entry)
+	return e != nil && b.owns(e)
+}
+
+func (b *book) empty() bool {
+	return b.list == nil && !b.unreadable && b.entries.n == 0 && b.exemptions.byID.n == 0 && len(b.lost) == 0
+}
 
 // NewState returns the State before the first record, at version -1.
 func NewState() *State {
@@ -61,8 +83,9 @@ func NewState() *State {
 
 // Apply moves s on by one record and appends the effects to dst, in an order that
 // a consumer can follow: a list that appears comes before its entries, a list that
-// goes comes after them. rec is not kept. Usually a record has one effect; dropping
-// a list, or bringing back one whose entries are held, has one for each entry.
+// goes comes after them; and so an entry with its exemptions. rec is not kept.
+// Usually a record has one effect; dropping a list, or bringing back one whose
+// entries are held, has one for each entry and each exemption.
 //
 // Apply is deterministic: every process that applies the same records, or what
 // compaction left of them, holds the same content at the same version.
@@ -77,9 +100,11 @@ func NewState() *State {
 //     former value, so that replicas would alert differently.
 //   - An entry without its list is held: it counts and matches nothing until the
 //     list comes. Compaction brings this about, for a list that was changed has a
-//     higher offset than its entries.
+//     higher offset than its entries. An exemption without its entry is held in
+//     the same way.
 //   - A list made anew under the id of a dropped one does not own the entries of
-//     that one (see watchlist.List.Owns), although their records may still be there.
+//     that one (see watchlist.List.Owns), although their records may still be there,
+//     nor their exemptions.
 //
 // With any other error than a *RecordError nothing has happened.
 func (s *State) Apply(rec Record, dst []Change) ([]Change, error) {
@@ -137,6 +162,17 @@ func (s *State) apply(rec Record, out *[]Change) error {
 			}
 		}
 		b.setEntry(string(id), e, emit)
+		b.lose(id, bad != nil)
+		s.tidy(b)
+	case kind == KindExemption:
+		b := s.book(listID)
+		var x *watchlist.Exemption
+		if !withdrawn {
+			if x, bad = s.decoder.exemption(rec.Value, b.id, id); x != nil {
+				x.Version = rec.Offset
+			}
+		}
+		b.setExemption(string(id), x, emit)
 		s.tidy(b)
 	case kind == KindSensor:
 		var sn *Sensor
@@ -186,6 +222,12 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 	sameOwner := before.list != nil && l != nil && before.tag == b.tag
 	if before.list != nil && !sameOwner {
 		for e := range b.entries.all("") {
+			for _, x := range b.exemptions.byEntry[e.ID] {
+				if before.owns(e) && before.covers(x) && !(b.owns(e) && b.covers(x)) {
+					b.exempt--
+					emit(Change{OldExemption: x})
+				}
+			}
 			if before.owns(e) && !b.owns(e) {
 				b.live--
 				emit(Change{OldEntry: e})
@@ -199,11 +241,18 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 				b.live++
 				emit(Change{NewEntry: e})
 			}
+			for _, x := range b.exemptions.byEntry[e.ID] {
+				if b.owns(e) && b.covers(x) && !(before.owns(e) && before.covers(x)) {
+					b.exempt++
+					emit(Change{NewExemption: x})
+				}
+			}
 		}
 	}
 }
 
-// setEntry replaces the entry of b with an id by e, nil to withdraw it.
+// setEntry replaces the entry of b with an id by e, nil to withdraw it. Its
+// exemptions go and come with it, and stay where it is only replaced.
 func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
 	var c Change
 	var old *watchlist.Entry
@@ -219,6 +268,52 @@ func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
 	if e != nil && b.owns(e) {
 		c.NewEntry = e
 		b.live++
+	}
+	if c == (Change{}) {
+		return
+	}
+	if c.NewEntry == nil {
+		for _, x := range b.exemptions.byEntry[id] {
+			if b.covers(x) {
+				b.exempt--
+				emit(Change{OldExemption: x})
+			}
+		}
+	}
+	emit(c)
+	if c.OldEntry == nil {
+		for _, x := range b.exemptions.byEntry[id] {
+			if b.covers(x) {
+				b.exempt++
+				emit(Change{NewExemption: x})
+			}
+		}
+	}
+}
+
+// lose notes whether the record of the entry with an id cannot be read.
+func (b *book) lose(id []byte, lost bool) {
+	switch {
+	case !lost && len(b.lost) == 0:
+	case !lost:
+		delete(b.lost, string(id))
+	case b.lost == nil:
+		b.lost = map[string]struct{}{string(id): {}}
+	default:
+		b.lost[string(id)] = struct{}{}
+	}
+}
+
+// setExemption replaces the exemption of b with an id by x, nil to withdraw it.
+func (b *book) setExemption(id string, x *watchlist.Exemption, emit func(Change)) {
+	var c Change
+	if old := b.exemptions.replace(id, x); old != nil && b.effective(old) {
+		c.OldExemption = old
+		b.exempt--
+	}
+	if x != nil && b.effective(x) {
+		c.NewExemption = x
+		b.exempt++
 	}
 	if c != (Change{}) {
 		emit(c)
@@ -326,6 +421,69 @@ func (s *State) Len(list string) int {
 	return 0
 }
 
+// Exemption returns the exemption with an id on a list, or nil. Like the three that
+// follow it sees only exemptions whose list and entry exist. Those that have ended
+// are among them: a State knows no time.
+func (s *State) Exemption(list, id string) *watchlist.Exemption {
+	if b := s.books[list]; b != nil {
+		if x := b.exemptions.byID.get(id); x != nil && b.effective(x) {
+			return x
+		}
+	}
+	return nil
+}
+
+// Exemptions returns up to limit exemptions of a list in the order of their ids, from
+// the first id above after on; see Entries.
+func (s *State) Exemptions(list, after string, limit int) []*watchlist.Exemption {
+	if limit <= 0 {
+		return nil
+	}
+	var page []*watchlist.Exemption
+	for x := range s.exemptions(list, after) {
+		if page = append(page, x); len(page) == limit {
+			break
+		}
+	}
+	return page
+}
+
+// AllExemptions yields the exemptions of a list in the order of their ids.
+func (s *State) AllExemptions(list string) iter.Seq[*watchlist.Exemption] {
+	return s.exemptions(list, "")
+}
+
+func (s *State) exemptions(list, after string) iter.Seq[*watchlist.Exemption] {
+	return func(yield func(*watchlist.Exemption) bool) {
+		b := s.books[list]
+		if b == nil || b.exempt == 0 {
+			return
+		}
+		for x := range b.exemptions.byID.all(after) {
+			if b.effective(x) && !yield(x) {
+				return
+			}
+		}
+	}
+}
+
+// ExemptionsOf returns the exemptions of an entry on a list in the order of their ids.
+func (s *State) ExemptionsOf(list, entry string) (of []*watchlist.Exemption) {
+	b := s.books[list]
+	if b == nil || b.exempt == 0 {
+		return nil
+	}
+	if e := b.entries.get(entry); e == nil || !b.owns(e) {
+		return nil
+	}
+	for _, x := range b.exemptions.byEntry[entry] {
+		if b.covers(x) {
+			of = append(of, x)
+		}
+	}
+	return of
+}
+
 // Sensor returns the sensor with an id, or nil.
 func (s *State) Sensor(id string) *Sensor { return s.sensors[id] }
 
@@ -335,18 +493,35 @@ func (s *State) Sensors() []*Sensor {
 }
 
 // WithdrawHeld returns the records that withdraw up to limit entries that have
-// lost their list: what a dropped list leaves in the log, which nobody may keep
-// longer than the purpose lasts. Until it is appended, writing the list again
-// with the same salt brings all its entries back.
+// lost their list, and exemptions that have lost their list or their entry: what a
+// dropped list leaves in the log, which nobody may keep longer than the purpose
+// lasts. Until they are appended, writing the list again with the same salt brings
+// all its entries back, with their exemptions, and writing an entry again its own.
 //
 // It is for a State that has caught up, since before that the list may be still to
-// come. Entries of a list whose record cannot be read are spared: they belong to
-// a list that a newer version of this program may be able to read.
+// come. Entries and exemptions of a list whose record cannot be read are spared, and
+// so are the exemptions of an entry whose record cannot be read: they belong to what
+// a newer version of this program may be able to read.
 func (s *State) WithdrawHeld(limit int) []Record {
 	var recs []Record
 	for _, id := range slices.Sorted(maps.Keys(s.books)) {
 		b := s.books[id]
-		if b.unreadable || b.live == b.entries.n {
+		if b.unreadable {
+			continue
+		}
+		if b.exempt < b.exemptions.byID.n {
+			for x := range b.exemptions.byID.all("") {
+				if len(recs) >= limit {
+					return recs
+				}
+				// An entry that cannot be read may belong to the list; if there is none, nothing does.
+				_, lost := b.lost[x.Entry]
+				if lost = lost && b.covers(x); !lost && !b.effective(x) {
+					recs = append(recs, WithdrawExemption(x.List, x.ID))
+				}
+			}
+		}
+		if b.live == b.entries.n {
 			continue
 		}
 		for e := range b.entries.all("") {
@@ -367,7 +542,11 @@ type Stats struct {
 	Lists   int   `json:"lists"`
 	Entries int   `json:"entries"` // of these lists
 	Held    int   `json:"held"`    // entries without their list, which match nothing
-	Sensors int   `json:"sensors"`
+	// Exemptions of these entries, and those without their list or entry, which
+	// exempt nothing.
+	Exemptions     int `json:"exemptions"`
+	HeldExemptions int `json:"held_exemptions"`
+	Sensors        int `json:"sensors"`
 	// Records counts the records applied. Among them are Unknown, of kinds that
 	// only newer versions know, and Unreadable, for which Apply returned an error.
 	Records    uint64 `json:"records"`
@@ -386,6 +565,8 @@ func (s *State) Stats() Stats {
 		}
 		st.Entries += b.live
 		st.Held += b.entries.n - b.live
+		st.Exemptions += b.exempt
+		st.HeldExemptions += b.exemptions.byID.n - b.exempt
 	}
 	return st
 }

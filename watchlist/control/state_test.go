@@ -3,6 +3,7 @@ package control_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -195,7 +196,9 @@ func TestUnreadable(t *testing.T) {
 		{"list, garbage", control.Record{Key: lr.Key, Value: []byte{0xff}}, control.KindList, control.ReasonProto, "", lostList},
 		{"list, other kind", value(lr, er), control.KindList, control.ReasonKind, "", lostList},
 		{"list, other id", value(lr, listRec(list("b", 1))), control.KindList, control.ReasonID, "", lostList},
-		{"list, tolerance", edit(lr, func(c *controlpb.Control) { c.GetList().Tolerance = "near" }), control.KindList, control.ReasonField, "tolerance", lostList},
+		{"list, tolerance", edit(lr, func(c *controlpb.Control) { c.GetList().Tolerance = "fuzzy" }), control.KindList, control.ReasonField, "tolerance", lostList},
+		{"list, threshold", edit(lr, func(c *controlpb.Control) { c.GetList().Threshold = 1.5 }), control.KindList, control.ReasonField, "threshold", lostList},
+		{"list, threshold no number", edit(lr, func(c *controlpb.Control) { c.GetList().Threshold = float32(math.NaN()) }), control.KindList, control.ReasonField, "threshold", lostList},
 		{"list, action", edit(lr, func(c *controlpb.Control) { c.GetList().DefaultAction = "" }), control.KindList, control.ReasonField, "default_action", lostList},
 		{"list, priority", edit(lr, func(c *controlpb.Control) { c.GetList().DefaultPriority = 260 }), control.KindList, control.ReasonField, "default_priority", lostList},
 		{"list, queue", edit(lr, func(c *controlpb.Control) { c.GetList().Queue = "{x}" }), control.KindList, control.ReasonField, "queue", lostList},
@@ -259,7 +262,7 @@ func TestUnreadableListSparesItsEntries(t *testing.T) {
 
 func TestUnknownKindsArePassedOver(t *testing.T) {
 	s := control.NewState()
-	for i, key := range []string{"", "route/1", "exemption/a/b", "list", "LIST/a", "/"} {
+	for i, key := range []string{"", "route/1", "alias/a/b", "list", "LIST/a", "/"} {
 		changes, err := s.Apply(at(int64(i), control.Record{Key: []byte(key), Value: []byte{0xff}}), nil)
 		if err != nil || changes != nil {
 			t.Errorf("key %q: %v, %v", key, changes, err)

@@ -116,6 +116,24 @@ func BenchmarkSyntax(b *testing.B) {
 	}
 }
 
+// BenchmarkIsContainer isolates the test for container codes: of plates, which their length
+// alone rules out, and of codes, which are spelled out and summed.
+func BenchmarkIsContainer(b *testing.B) {
+	plates := keysOf(b, sivPlates("%s%03d%s"))
+	codes := make([]Key, benchPlates)
+	for i := range codes {
+		codes[i] = mustParse(b, fmt.Sprintf("CSQU%07d", 3054383+i))
+	}
+	n := 0
+	count := func(k Key) {
+		if k.IsContainer() {
+			n++
+		}
+	}
+	b.Run("key=plate", func(b *testing.B) { perPlate(b, func(i int) { count(plates[i]) }) })
+	b.Run("key=container", func(b *testing.B) { perPlate(b, func(i int) { count(codes[i]) }) })
+}
+
 // BenchmarkRepairs isolates place repair: of good plates, the common case, of which only the
 // shape is looked at; and of misread ones, where an unknown country costs a walk through
 // the forms of all countries.

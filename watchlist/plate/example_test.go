@@ -59,6 +59,18 @@ func ExampleKey_Syntax() {
 	// A-123-BCD invalid valid possible
 }
 
+func ExampleKey_IsContainer() {
+	for _, raw := range []string{"CSQU 305438-3", "CSQU 305438-8", "AB-123-CD"} {
+		k, _ := plate.Parse(raw)
+		right, form := k.ContainerCheckDigit()
+		fmt.Println(raw, k.IsContainer(), form, right, k.Syntax(country("FR")))
+	}
+	// Output:
+	// CSQU 305438-3 true true 3 valid
+	// CSQU 305438-8 false true 3 invalid
+	// AB-123-CD false false 0 valid
+}
+
 func ExampleRelate() {
 	fmt.Println(plate.Relate(country("F"), country("FRA")))
 	fmt.Println(plate.Relate(country("eu-fr"), country("I")))

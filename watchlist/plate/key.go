@@ -96,6 +96,15 @@ func (k Key) Digest() string {
 	return "plate:" + hex.EncodeToString(h.Sum(nil)[:digestBytes])
 }
 
+// DigestText is Digest for a text that is nearly a plate, such as a pattern: kind, a colon
+// and 12 hexadecimal digits, the beginning of the HMAC-SHA256 of kind and text under the
+// same key. kind is a word that may be shown.
+func DigestText(kind, text string) string {
+	h := hmac.New(sha256.New, digestKey[:])
+	_, _ = io.WriteString(h, kind+"\x00"+text) // a hash takes everything
+	return kind + ":" + hex.EncodeToString(h.Sum(nil)[:digestBytes])
+}
+
 // Format implements fmt.Formatter: it prints the Digest for every verb, ignoring width,
 // precision and flags, so that a plate does not reach a log line or an error text by
 // accident.

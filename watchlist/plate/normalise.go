@@ -2,6 +2,7 @@ package plate
 
 import (
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -71,15 +72,8 @@ func parseText(raw string) (Key, error) {
 		return 0, &Error{Reason: RawTooLong, Count: len(raw)}
 	}
 	var t tally
-	for i, pos := 0, 1; i < len(raw); pos++ {
-		r, size := utf8.DecodeRuneInString(raw[i:])
-		if r == utf8.RuneError && size == 1 {
-			return 0, &Error{Reason: BadUTF8, Pos: pos}
-		}
-		if !t.addRaw(r, raw[i:]) {
-			return 0, &Error{Reason: BadCharacter, Pos: pos}
-		}
-		i += size
+	if err := t.addAll(raw); err != nil {
+		return 0, err
 	}
 	switch {
 	case t.seen == 0, t.zeros == t.n:
@@ -94,6 +88,24 @@ func parseText(raw string) (Key, error) {
 	return t.k, nil
 }
 
+// AppendNormal appends raw to dst as Parse normalises it, A-Z and 0-9 without separators,
+// and keeps the characters of extra, ASCII that Parse refuses, where they stand. It is for
+// texts that are nearly plates, such as patterns with ? and *: it neither counts
+// characters nor looks for sentinels. For every raw that Parse takes it appends the String
+// of the key, whatever extra holds.
+//
+// The error is an *Error, BadCharacter, BadUTF8 or RawTooLong, and dst comes back as it was.
+func AppendNormal(dst []byte, raw, extra string) ([]byte, error) {
+	if len(raw) > MaxRaw {
+		return dst, &Error{Reason: RawTooLong, Count: len(raw)}
+	}
+	t := tally{spell: true, text: dst, extra: extra}
+	if err := t.addAll(raw); err != nil {
+		return dst, err
+	}
+	return t.text, nil
+}
+
 // tally is the plate as far as it has been read.
 type tally struct {
 	k      Key
@@ -101,6 +113,25 @@ type tally struct {
 	zeros  int   // of them, zeros
 	seen   uint8 // table entries of the characters, ORed
 	letter bool  // the character before is a letter, so it may carry marks
+
+	spell bool   // for AppendNormal:
+	text  []byte // what has been read, spelled out
+	extra string // characters to keep that have no place in a plate
+}
+
+// addAll adds the text, or says what in it has no place in a plate.
+func (t *tally) addAll(raw string) error {
+	for i, pos := 0, 1; i < len(raw); pos++ {
+		r, size := utf8.DecodeRuneInString(raw[i:])
+		if r == utf8.RuneError && size == 1 {
+			return &Error{Reason: BadUTF8, Pos: pos}
+		}
+		if !t.addRaw(r, raw[i:]) {
+			return &Error{Reason: BadCharacter, Pos: pos}
+		}
+		i += size
+	}
+	return nil
 }
 
 // addRaw adds one rune of the raw text, the first of rest; false if it has no place in a
@@ -143,11 +174,19 @@ func (t *tally) add(r rune) bool {
 	}
 	e := ascii[r]
 	if e == 0 {
-		return false
+		if strings.IndexByte(t.extra, byte(r)) < 0 {
+			return false
+		}
+		t.text = append(t.text, byte(r))
+		t.letter = false
+		return true
 	}
 	code := e & codeMask
 	if t.letter = code >= codeA; code == 0 {
 		return true
+	}
+	if t.spell {
+		t.text = append(t.text, alphabet[code])
 	}
 	t.k = t.k*base + Key(code)
 	t.n++

@@ -3,11 +3,12 @@
 // read by a camera pass through the same [Parse] and compare as integers.
 //
 // A [Key] is the plate and nothing else: not its country, not its spacing, not how sure
-// the camera was. [Key.Syntax] grades a key against the scheme of a country, [Key.Fold]
-// and [Key.Repairs] give the keys it may have been before a camera misread it. The
-// package grades and proposes; it never decides that a plate is wrong, never drops one,
-// and never compares plates that are merely alike: that needs evidence and belongs to
-// the matcher.
+// the camera was. The codes of freight containers (ISO 6346) are identifiers of the same
+// kind, for port gates; [Key.IsContainer] tells them from plates. [Key.Syntax] grades a key
+// against the scheme of a country, [Key.Fold] and [Key.Repairs] give the keys it may have
+// been before a camera misread it. The package grades and proposes; it never decides that a
+// plate is wrong, never drops one, and never compares plates that are merely alike: that
+// needs evidence and belongs to the matcher.
 //
 // A plate is personal data. A Key therefore prints as a keyed digest in fmt, in slog and in
 // encoders that honour encoding.TextMarshaler (the comment of Key has the exceptions), and

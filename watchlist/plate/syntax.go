@@ -42,12 +42,24 @@ func (g Grade) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 //   - A country not described: Possible, for nothing is known against it.
 //   - The unknown country, zero: Possible when k is Valid in some described country,
 //     otherwise Invalid. It is never Valid, since nothing says that the country fits.
+//   - A container code (see IsContainer) is no country's: in any country it is Valid, with
+//     a country unknown Possible as plates are. The form of one with a wrong check digit is
+//     Invalid everywhere, also in a country not described: something is known against it.
 //
 // A k that is not Valid as a key is Invalid everywhere. The French overseas departments
 // are graded as France. District codes are checked where there are few (France,
 // Switzerland, Spain before 2000, Romania), not in Germany, Austria or Poland. Syntax does
 // not allocate.
 func (k Key) Syntax(c Country) Grade {
+	if right, ok := k.ContainerCheckDigit(); ok {
+		switch {
+		case k%base != Key(code0+right):
+			return Invalid
+		case c == 0:
+			return Possible
+		}
+		return Valid
+	}
 	t := k.spell()
 	if t.len() == 0 {
 		return Invalid

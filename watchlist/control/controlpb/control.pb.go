@@ -39,6 +39,7 @@ type Control struct {
 	//	*Control_List
 	//	*Control_Entry
 	//	*Control_Sensor
+	//	*Control_Exemption
 	Of isControl_Of `protobuf_oneof:"of"`
 	// Lowest control.Schema that understands this record; 0 means 1. A writer
 	// raises it only for a record that an older reader would take for something
@@ -133,6 +134,15 @@ func (x *Control) GetSensor() *Sensor {
 	return nil
 }
 
+func (x *Control) GetExemption() *Exemption {
+	if x != nil {
+		if x, ok := x.Of.(*Control_Exemption); ok {
+			return x.Exemption
+		}
+	}
+	return nil
+}
+
 func (x *Control) GetSchema() uint32 {
 	if x != nil {
 		return x.Schema
@@ -156,11 +166,17 @@ type Control_Sensor struct {
 	Sensor *Sensor `protobuf:"bytes,6,opt,name=sensor,proto3,oneof"`
 }
 
+type Control_Exemption struct {
+	Exemption *Exemption `protobuf:"bytes,8,opt,name=exemption,proto3,oneof"`
+}
+
 func (*Control_List) isControl_Of() {}
 
 func (*Control_Entry) isControl_Of() {}
 
 func (*Control_Sensor) isControl_Of() {}
+
+func (*Control_Exemption) isControl_Of() {}
 
 type List struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -177,7 +193,10 @@ type List struct {
 	DefaultPriority uint32                 `protobuf:"varint,11,opt,name=default_priority,json=defaultPriority,proto3" json:"default_priority,omitempty"`
 	// Random bytes made once with the list; entry ids are keyed digests under it,
 	// and Entry.list_tag is a digest of it.
-	Salt          []byte `protobuf:"bytes,12,opt,name=salt,proto3" json:"salt,omitempty"`
+	Salt []byte `protobuf:"bytes,12,opt,name=salt,proto3" json:"salt,omitempty"`
+	// The least score, 0 to 1, at which a hit on a text that differs alerts; 0
+	// leaves it to the reader. Means something with tolerance ocr and near.
+	Threshold     float32 `protobuf:"fixed32,13,opt,name=threshold,proto3" json:"threshold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,14 +315,23 @@ func (x *List) GetSalt() []byte {
 	return nil
 }
 
+func (x *List) GetThreshold() float32 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	List  string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"`
-	// The plate as the operator wrote it.
+	// The plate as the operator wrote it; on a list with tolerance pattern it may
+	// hold ? (one character) and * (any run).
 	Plate string `protobuf:"bytes,3,opt,name=plate,proto3" json:"plate,omitempty"`
 	// The base-37 key of plate under Control.packing. Readers written in Go parse
-	// plate again instead, with the function that their reads go through.
+	// plate again instead, with the function that their reads go through. 0 for a
+	// plate with wildcards.
 	Key       uint64 `protobuf:"varint,4,opt,name=key,proto3" json:"key,omitempty"`
 	Country   string `protobuf:"bytes,5,opt,name=country,proto3" json:"country,omitempty"`
 	Reason    string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -553,20 +581,128 @@ func (x *Sensor) GetZones() []string {
 	return nil
 }
 
+// Exemption says that a read is known to be no hit of an entry, until it ends. A
+// reader that does not know the kind passes its key over, and alerts as before.
+type Exemption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	List  string                 `protobuf:"bytes,2,opt,name=list,proto3" json:"list,omitempty"`
+	// Id of the entry.
+	Entry string `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The plate that was read, normalised.
+	Read      string `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
+	Reason    string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Requester string `protobuf:"bytes,6,opt,name=requester,proto3" json:"requester,omitempty"`
+	// The end, exclusive, milliseconds since the Unix epoch: after Control.at, and
+	// at most 366 days after it. Readers refuse a record that says otherwise.
+	Until int64 `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	// As Entry.list_tag.
+	ListTag       uint32 `protobuf:"fixed32,8,opt,name=list_tag,json=listTag,proto3" json:"list_tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exemption) Reset() {
+	*x = Exemption{}
+	mi := &file_watchlist_control_controlpb_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exemption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exemption) ProtoMessage() {}
+
+func (x *Exemption) ProtoReflect() protoreflect.Message {
+	mi := &file_watchlist_control_controlpb_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exemption.ProtoReflect.Descriptor instead.
+func (*Exemption) Descriptor() ([]byte, []int) {
+	return file_watchlist_control_controlpb_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Exemption) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Exemption) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *Exemption) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
+func (x *Exemption) GetRead() string {
+	if x != nil {
+		return x.Read
+	}
+	return ""
+}
+
+func (x *Exemption) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Exemption) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Exemption) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Exemption) GetListTag() uint32 {
+	if x != nil {
+		return x.ListTag
+	}
+	return 0
+}
+
 var File_watchlist_control_controlpb_control_proto protoreflect.FileDescriptor
 
 const file_watchlist_control_controlpb_control_proto_rawDesc = "" +
 	"\n" +
-	")watchlist/control/controlpb/control.proto\x12\bvigie.v1\"\xe2\x01\n" +
+	")watchlist/control/controlpb/control.proto\x12\bvigie.v1\"\x97\x02\n" +
 	"\aControl\x12\x18\n" +
 	"\apacking\x18\x01 \x01(\rR\apacking\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12$\n" +
 	"\x04list\x18\x04 \x01(\v2\x0e.vigie.v1.ListH\x00R\x04list\x12'\n" +
 	"\x05entry\x18\x05 \x01(\v2\x0f.vigie.v1.EntryH\x00R\x05entry\x12*\n" +
-	"\x06sensor\x18\x06 \x01(\v2\x10.vigie.v1.SensorH\x00R\x06sensor\x12\x16\n" +
+	"\x06sensor\x18\x06 \x01(\v2\x10.vigie.v1.SensorH\x00R\x06sensor\x123\n" +
+	"\texemption\x18\b \x01(\v2\x13.vigie.v1.ExemptionH\x00R\texemption\x12\x16\n" +
 	"\x06schema\x18\a \x01(\rR\x06schemaB\x04\n" +
-	"\x02of\"\xc5\x02\n" +
+	"\x02of\"\xe3\x02\n" +
 	"\x04List\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -581,7 +717,8 @@ const file_watchlist_control_controlpb_control_proto_rawDesc = "" +
 	"\x0edefault_action\x18\n" +
 	" \x01(\tR\rdefaultAction\x12)\n" +
 	"\x10default_priority\x18\v \x01(\rR\x0fdefaultPriority\x12\x12\n" +
-	"\x04salt\x18\f \x01(\fR\x04salt\"\xff\x02\n" +
+	"\x04salt\x18\f \x01(\fR\x04salt\x12\x1c\n" +
+	"\tthreshold\x18\r \x01(\x02R\tthreshold\"\xff\x02\n" +
 	"\x05Entry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04list\x18\x02 \x01(\tR\x04list\x12\x14\n" +
@@ -608,7 +745,16 @@ const file_watchlist_control_controlpb_control_proto_rawDesc = "" +
 	"\x03lon\x18\x04 \x01(\x01R\x03lon\x12\x12\n" +
 	"\x04road\x18\x05 \x01(\tR\x04road\x12\x1c\n" +
 	"\tdirection\x18\x06 \x01(\tR\tdirection\x12\x14\n" +
-	"\x05zones\x18\a \x03(\tR\x05zonesB#Z!vigie/watchlist/control/controlpbb\x06proto3"
+	"\x05zones\x18\a \x03(\tR\x05zones\"\xc0\x01\n" +
+	"\tExemption\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04list\x18\x02 \x01(\tR\x04list\x12\x14\n" +
+	"\x05entry\x18\x03 \x01(\tR\x05entry\x12\x12\n" +
+	"\x04read\x18\x04 \x01(\tR\x04read\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x06 \x01(\tR\trequester\x12\x14\n" +
+	"\x05until\x18\a \x01(\x03R\x05until\x12\x19\n" +
+	"\blist_tag\x18\b \x01(\aR\alistTagB#Z!vigie/watchlist/control/controlpbb\x06proto3"
 
 var (
 	file_watchlist_control_controlpb_control_proto_rawDescOnce sync.Once
@@ -622,22 +768,24 @@ func file_watchlist_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_watchlist_control_controlpb_control_proto_rawDescData
 }
 
-var file_watchlist_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_watchlist_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_watchlist_control_controlpb_control_proto_goTypes = []any{
-	(*Control)(nil), // 0: vigie.v1.Control
-	(*List)(nil),    // 1: vigie.v1.List
-	(*Entry)(nil),   // 2: vigie.v1.Entry
-	(*Sensor)(nil),  // 3: vigie.v1.Sensor
+	(*Control)(nil),   // 0: vigie.v1.Control
+	(*List)(nil),      // 1: vigie.v1.List
+	(*Entry)(nil),     // 2: vigie.v1.Entry
+	(*Sensor)(nil),    // 3: vigie.v1.Sensor
+	(*Exemption)(nil), // 4: vigie.v1.Exemption
 }
 var file_watchlist_control_controlpb_control_proto_depIdxs = []int32{
 	1, // 0: vigie.v1.Control.list:type_name -> vigie.v1.List
 	2, // 1: vigie.v1.Control.entry:type_name -> vigie.v1.Entry
 	3, // 2: vigie.v1.Control.sensor:type_name -> vigie.v1.Sensor
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 3: vigie.v1.Control.exemption:type_name -> vigie.v1.Exemption
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_watchlist_control_controlpb_control_proto_init() }
@@ -649,6 +797,7 @@ func file_watchlist_control_controlpb_control_proto_init() {
 		(*Control_List)(nil),
 		(*Control_Entry)(nil),
 		(*Control_Sensor)(nil),
+		(*Control_Exemption)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -656,7 +805,7 @@ func file_watchlist_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchlist_control_controlpb_control_proto_rawDesc), len(file_watchlist_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -107,6 +107,8 @@ var problems = []struct {
 	{errImport, 422, "import-rejected", "The file was not imported, nothing has changed", "correct the rows named and import the whole file again"},
 	{errAllRejected, 422, "reads-rejected", "No read of this batch was accepted", "correct the reads named; sending them unchanged is of no use"},
 	{stream.ErrConflict, 409, "conflict", "Somebody else made that list at the same moment", "look at the list and repeat the request"},
+	{stream.ErrChanged, 409, "list-changed", "The list was changed while the file was read, nothing was imported", "look at the list and import the file again"},
+	{stream.ErrPatterns, 422, "list-patterns", "The list holds entries with wildcards, which only tolerance pattern knows", "withdraw the entries whose plate holds ? or *, or keep the tolerance"},
 	{stream.ErrNotConfirmed, 503, "not-confirmed", "The change is recorded but not yet effective everywhere", "repeat the request: that is safe, and its success confirms the change"},
 	{errCatchingUp, 503, "catching-up", "This process is still reading the lists", "wait until /readyz is green"},
 	{errBehind, 503, "behind", "The lists of this process are behind the alert", "ask again; if it lasts, look at the control log in /readyz?verbose"},
@@ -133,6 +135,7 @@ func problemOf(err error) Problem {
 	var (
 		invalid  *stream.InvalidError
 		field    *watchlist.FieldError
+		full     *stream.FullError
 		file     *watchlist.FileError
 		body     *sensors.BodyError
 		conflict *redisqueue.ConflictError
@@ -143,6 +146,10 @@ func problemOf(err error) Problem {
 		p = invalidFields(invalid.Fields...)
 	case errors.As(err, &field):
 		p = invalidFields(*field)
+	case errors.As(err, &full):
+		p = Problem{Type: "list-full", Title: "The list would hold more entries than its tolerance allows, nothing has changed", Status: 422,
+			Detail: "it would hold " + strconv.Itoa(full.Entries) + "; with tolerance " + full.Tolerance.String() + " it may hold " + strconv.Itoa(full.Max),
+			Mend:   "withdraw what is no longer wanted, or put the rest on a list of another tolerance"}
 	case errors.As(err, &file):
 		p = Problem{Type: "import-file", Title: "The file cannot be imported, nothing has changed", Status: 422,
 			Detail: file.Reason, Mend: "correct the file and import it again"}
@@ -288,7 +295,7 @@ func describeType(t reflect.Type) string {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[*time.Time]():
 		return "a time such as 2026-03-01T08:00:00Z"
 	case reflect.TypeFor[watchlist.Tolerance]():
-		return "exact or ocr"
+		return "exact, ocr, near or pattern"
 	case reflect.TypeFor[watchlist.Action]():
 		return "inform, intercept, discreet, inquiry or specific"
 	case reflect.TypeFor[watchlist.Priority]():

@@ -224,7 +224,9 @@ func (f *fakeReads) Publish(_ context.Context, reads []sensors.Read) error {
 }
 
 // fakeDesk keeps lists in memory. Names make it fail: a list "away" cannot be
-// reached, one "unconfirmed" is not confirmed, one "panics" breaks the handler.
+// reached, one "unconfirmed" is not confirmed, one "full" takes nothing more, one
+// "partial" holds patterns, one "changed" changes meanwhile, one "panics" breaks
+// the handler.
 type fakeDesk struct {
 	mu      sync.Mutex
 	version int64
@@ -244,6 +246,12 @@ func (d *fakeDesk) fail(list string) error {
 		return errors.New("stream: write the control log: dial tcp 10.0.0.7:9092: refused")
 	case "unconfirmed":
 		return stream.ErrNotConfirmed
+	case "full":
+		return &stream.FullError{Tolerance: watchlist.TolerancePattern, Entries: 1001, Max: 1000}
+	case "partial":
+		return stream.ErrPatterns
+	case "changed":
+		return stream.ErrChanged
 	case "panics":
 		panic("AB123CD")
 	}
@@ -371,6 +379,9 @@ func (d *fakeDesk) WithdrawEntry(_ context.Context, actor, list, id, reason stri
 }
 
 func (d *fakeDesk) Import(_ context.Context, actor, list string, csv io.Reader, dryRun bool) (stream.ImportReport, error) {
+	if err := d.fail(list); err != nil {
+		return stream.ImportReport{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.lists[list]

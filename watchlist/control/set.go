@@ -9,7 +9,8 @@ import (
 	"vigie/watchlist"
 )
 
-// entrySet is a set of entries in the order of their ids. The zero value is empty.
+// set is a set of entries, or of exemptions, in the order of their ids. The zero
+// value is empty.
 //
 // It is a sequence of blocks, each a sorted slice: look-up, insertion and removal
 // are two binary searches and one short move, at any size, and a page of entries
@@ -17,8 +18,8 @@ import (
 // seven tenths full: 23 bytes per entry. A map needs more (36) and has no
 // order; a map with a slice sorted when needed has both, but sorting ten million
 // ids takes seconds, and every added entry would ask for it again.
-type entrySet struct {
-	blocks []block // none is empty; every item sorts before those of the next block
+type set[P identified] struct {
+	blocks []block[P] // none is empty; every item sorts before those of the next block
 	n      int
 }
 
@@ -27,16 +28,32 @@ type entrySet struct {
 // at ten million entries.
 const maxBlock = 512
 
-type block struct {
+type block[P identified] struct {
 	first uint64 // prefix of the first item, so that the search stays in one array
-	items []item
+	items []item[P]
 }
 
 // item is an entry with the start of its id, which spares the search most visits
 // to entries.
-type item struct {
+type item[P identified] struct {
 	prefix uint64
-	entry  *watchlist.Entry
+	value  P
+}
+
+// identified is what a set holds.
+type identified interface {
+	*watchlist.Entry | *watchlist.Exemption
+}
+
+// idOf returns the id of what is in a set.
+func idOf[P identified](v P) string {
+	switch v := any(v).(type) {
+	case *watchlist.Entry:
+		return v.ID
+	case *watchlist.Exemption:
+		return v.ID
+	}
+	panic("control: not in any set")
 }
 
 // prefix returns the first eight bytes of id as a number that sorts like them.
@@ -47,16 +64,16 @@ func prefix(id string) uint64 {
 }
 
 // less reports whether it sorts before an item with prefix p and the given id.
-func (it item) less(p uint64, id string) bool {
+func (it item[P]) less(p uint64, id string) bool {
 	if it.prefix != p {
 		return it.prefix < p
 	}
-	return it.entry.ID < id
+	return idOf(it.value) < id
 }
 
 // find returns where id is, or where it belongs. The block is len(s.blocks) only
 // when the set is empty.
-func (s *entrySet) find(id string) (b, i int, found bool) {
+func (s *set[P]) find(id string) (b, i int, found bool) {
 	p := prefix(id)
 	// The last block that does not begin after id.
 	b = sort.Search(len(s.blocks), func(i int) bool {
@@ -64,7 +81,7 @@ func (s *entrySet) find(id string) (b, i int, found bool) {
 		if bl.first != p {
 			return bl.first > p
 		}
-		return bl.items[0].entry.ID > id
+		return idOf(bl.items[0].value) > id
 	})
 	if b > 0 {
 		b--
@@ -73,29 +90,30 @@ func (s *entrySet) find(id string) (b, i int, found bool) {
 	}
 	items := s.blocks[b].items
 	i = sort.Search(len(items), func(i int) bool { return !items[i].less(p, id) })
-	return b, i, i < len(items) && items[i].prefix == p && items[i].entry.ID == id
+	return b, i, i < len(items) && items[i].prefix == p && idOf(items[i].value) == id
 }
 
 // get returns the entry with an id, or nil.
-func (s *entrySet) get(id string) *watchlist.Entry {
+func (s *set[P]) get(id string) P {
 	if b, i, ok := s.find(id); ok {
-		return s.blocks[b].items[i].entry
+		return s.blocks[b].items[i].value
 	}
 	return nil
 }
 
 // put adds e and returns the entry of the same id that it replaces, or nil.
-func (s *entrySet) put(e *watchlist.Entry) (old *watchlist.Entry) {
-	b, i, ok := s.find(e.ID)
+func (s *set[P]) put(e P) (old P) {
+	id := idOf(e)
+	b, i, ok := s.find(id)
 	if ok {
 		it := &s.blocks[b].items[i]
-		old, it.entry = it.entry, e
+		old, it.value = it.value, e
 		return old
 	}
 	s.n++
-	it := item{prefix(e.ID), e}
+	it := item[P]{prefix(id), e}
 	if len(s.blocks) == 0 {
-		s.blocks = []block{{it.prefix, []item{it}}}
+		s.blocks = []block[P]{{it.prefix, []item[P]{it}}}
 		return nil
 	}
 	bl := &s.blocks[b]
@@ -112,23 +130,23 @@ func (s *entrySet) put(e *watchlist.Entry) (old *watchlist.Entry) {
 }
 
 // split moves the second half of block b to a new block after it.
-func (s *entrySet) split(b int) {
+func (s *set[P]) split(b int) {
 	items := s.blocks[b].items
-	right := append(make([]item, 0, maxBlock), items[maxBlock/2:]...)
+	right := append(make([]item[P], 0, maxBlock), items[maxBlock/2:]...)
 	clear(items[maxBlock/2:])
 	s.blocks[b].items = items[:maxBlock/2]
-	s.blocks = slices.Insert(s.blocks, b+1, block{right[0].prefix, right})
+	s.blocks = slices.Insert(s.blocks, b+1, block[P]{right[0].prefix, right})
 }
 
 // remove takes the entry with an id out and returns it, or nil.
-func (s *entrySet) remove(id string) (old *watchlist.Entry) {
+func (s *set[P]) remove(id string) (old P) {
 	b, i, ok := s.find(id)
 	if !ok {
 		return nil
 	}
 	s.n--
 	bl := &s.blocks[b]
-	old = bl.items[i].entry
+	old = bl.items[i].value
 	bl.items = slices.Delete(bl.items, i, i+1)
 	switch {
 	case len(bl.items) == 0:
@@ -145,7 +163,7 @@ func (s *entrySet) remove(id string) (old *watchlist.Entry) {
 
 // join moves the items of block b to a neighbour that has room, so that a list
 // that shrinks gives its memory back.
-func (s *entrySet) join(b int) {
+func (s *set[P]) join(b int) {
 	const room = maxBlock * 3 / 4
 	n := len(s.blocks[b].items)
 	switch {
@@ -162,15 +180,15 @@ func (s *entrySet) join(b int) {
 }
 
 // all yields the entries whose id sorts after the given one, in the order of ids.
-func (s *entrySet) all(after string) iter.Seq[*watchlist.Entry] {
-	return func(yield func(*watchlist.Entry) bool) {
+func (s *set[P]) all(after string) iter.Seq[P] {
+	return func(yield func(P) bool) {
 		b, i, found := s.find(after)
 		if found {
 			i++
 		}
 		for ; b < len(s.blocks); b, i = b+1, 0 {
 			for _, it := range s.blocks[b].items[i:] {
-				if !yield(it.entry) {
+				if !yield(it.value) {
 					return
 				}
 			}

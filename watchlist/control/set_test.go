@@ -10,8 +10,8 @@ import (
 	"vigie/watchlist"
 )
 
-// check compares s with the obvious model and its own invariants.
-func (s *entrySet) check(t *testing.T, model map[string]*watchlist.Entry) {
+// checkSet compares s with the obvious model and its own invariants.
+func checkSet(t *testing.T, s *set[*watchlist.Entry], model map[string]*watchlist.Entry) {
 	t.Helper()
 	want := slices.Sorted(maps.Keys(model))
 	var got []string
@@ -20,10 +20,10 @@ func (s *entrySet) check(t *testing.T, model map[string]*watchlist.Entry) {
 			t.Fatalf("block %d has %d items, first %x", i, len(b.items), b.first)
 		}
 		for _, it := range b.items {
-			if it.prefix != prefix(it.entry.ID) || model[it.entry.ID] != it.entry {
-				t.Fatalf("item %q is not what was put", it.entry.ID)
+			if it.prefix != prefix(it.value.ID) || model[it.value.ID] != it.value {
+				t.Fatalf("item %q is not what was put", it.value.ID)
 			}
-			got = append(got, it.entry.ID)
+			got = append(got, it.value.ID)
 		}
 	}
 	if !slices.Equal(got, want) || s.n != len(want) {
@@ -31,9 +31,9 @@ func (s *entrySet) check(t *testing.T, model map[string]*watchlist.Entry) {
 	}
 }
 
-// TestEntrySet grows a set through several splits and shrinks it to nothing, with
+// TestSet grows a set through several splits and shrinks it to nothing, with
 // ids that are random, ascending, and equal in their first eight bytes.
-func TestEntrySet(t *testing.T) {
+func TestSet(t *testing.T) {
 	for name, id := range map[string]func(*rand.Rand, int) string{
 		"random":      func(r *rand.Rand, _ int) string { return fmt.Sprintf("%08x", r.Uint32()>>18) },
 		"ascending":   func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", i) },
@@ -43,7 +43,7 @@ func TestEntrySet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 2))
-			var s entrySet
+			var s set[*watchlist.Entry]
 			model := make(map[string]*watchlist.Entry)
 			for i := range 6000 {
 				e := &watchlist.Entry{ID: id(r, i)}
@@ -59,10 +59,10 @@ func TestEntrySet(t *testing.T) {
 					delete(model, gone)
 				}
 				if i%500 == 0 {
-					s.check(t, model)
+					checkSet(t, &s, model)
 				}
 			}
-			s.check(t, model)
+			checkSet(t, &s, model)
 
 			ids := slices.Sorted(maps.Keys(model))
 			for _, after := range []string{"", ids[0], ids[len(ids)/2], ids[len(ids)/2] + "x", ids[len(ids)-1], "\xff"} {
@@ -88,13 +88,13 @@ func TestEntrySet(t *testing.T) {
 				}
 				delete(model, id)
 				if i%500 == 0 {
-					s.check(t, model)
+					checkSet(t, &s, model)
 					if s.n > maxBlock && s.n < len(s.blocks)*maxBlock/8 {
 						t.Errorf("%d entries lie in %d blocks", s.n, len(s.blocks))
 					}
 				}
 			}
-			s.check(t, model)
+			checkSet(t, &s, model)
 			if len(s.blocks) != 0 {
 				t.Errorf("the empty set has %d blocks", len(s.blocks))
 			}
