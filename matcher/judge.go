@@ -7,70 +7,126 @@ import (
 
 // Verdict is what the rules say of one entry whose text the read meets.
 type Verdict struct {
-	Hit     // Kind, Grade and Score only when it alerts
+	Hit     // Kind and Grade only when it alerts
 	Alerts  bool
 	Because string // the rule that decided; a constant, without any plate
 }
 
-// The grade and score of each way to meet an entry, strongest first. An unknown
-// country costs one grade; a different one is never exact. The figures order
-// hits for a person; they are not probabilities.
-var (
-	sameText      = evidence{KindExact, GradeHigh, 1.0, "same text, same country"}
-	sameTextNoC   = evidence{KindExact, GradeMedium, 0.8, "same text, country not known"}
-	ocrText       = evidence{KindOCR, GradeMedium, 0.7, "texts differ only where cameras confuse characters, same country"}
-	ocrTextNoC    = evidence{KindOCR, GradeLow, 0.5, "texts differ only where cameras confuse characters, country not known"}
-	sameTextOther = evidence{KindOCR, GradeLow, 0.4, "same text, different country: the camera may have the country wrong"}
+// met is how the text of a read meets an entry.
+type met uint8
+
+const (
+	equalText   met = iota // the texts are the same
+	alikeText              // by the list's tolerance; the score says how likely
+	fitsPattern            // the read fits the pattern
 )
 
-type evidence struct {
-	kind    Kind
-	grade   Grade
-	score   float32
-	because string
-}
+// The scores of hits that are not weighed, strongest first. An unknown country
+// costs one grade; a different one is never exact. They order hits for a person;
+// only the scores of texts that differ are probabilities.
+const (
+	scoreEqual         = 1.0
+	scoreEqualNoC      = 0.8
+	scorePattern       = 0.7
+	scorePatternNoC    = 0.5
+	scoreEqualOther    = 0.4
+	likely             = 0.5 // score from which a hit on a text that differs is more likely right than wrong
+	becauseEqual       = "same text, same country"
+	becauseEqualNoC    = "same text, country not known"
+	becauseEqualOther  = "same text, different country: the camera may have the country wrong"
+	becauseAlike       = "texts differ, but the read is likely enough a misread of the entry; same country"
+	becauseAlikeNoC    = "texts differ, but the read is likely enough a misread of the entry; country not known"
+	becausePattern     = "the read fits the pattern, same country"
+	becausePatternNoC  = "the read fits the pattern, country not known"
+	becauseGone        = "the entry's list is gone"
+	becauseOther       = "different country, and the list takes exact hits only"
+	becauseAlikeOther  = "texts differ and so do the countries"
+	becausePatternElse = "the read fits the pattern, but its country is another"
+	becauseUnlikely    = "the score is below the list's threshold: another vehicle is more likely"
+	becauseExempt      = "this reading was confirmed to be a misread of another vehicle"
+	becauseNotYet      = "the entry is not valid yet at the time of the read"
+	becauseExpired     = "the entry has expired at the time of the read"
+	becauseSensor      = "the list is not allowed at this sensor"
+)
 
 // judge applies the rules of the entry and its list to a read that meets the
-// entry's text: equal says whether the texts are the same, or only by the
-// list's tolerance.
-func (s *Snapshot) judge(e *watchlist.Entry, q *Query, equal bool) Verdict {
-	v := Verdict{Hit: Hit{Entry: e, List: s.lists[e.List], Country: plate.Relate(e.Country, q.Country)}}
-	if !equal {
-		v.Differs = differs(e.Key, q.Key)
-	}
-	var ev *evidence
-	switch {
-	case v.List == nil:
-		v.Because = "the entry's list is gone"
-		return v
-	case equal && v.Country == plate.CountrySame:
-		ev = &sameText
-	case equal && v.Country == plate.CountryUnknown:
-		ev = &sameTextNoC
-	case equal && ocr(v.List):
-		ev = &sameTextOther
-	case equal:
-		v.Because = "different country, and the list takes exact hits only"
-		return v
-	case v.Country == plate.CountrySame:
-		ev = &ocrText
-	case v.Country == plate.CountryUnknown:
-		ev = &ocrTextNoC
-	default:
-		v.Because = "texts differ and so do the countries"
+// entry's text in a way how; score counts for alikeText only.
+func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) Verdict {
+	v := Verdict{Hit: Hit{Entry: e, Country: plate.Relate(e.Country, q.Country)}}
+	l := s.lists[e.List]
+	if l == nil {
+		v.Because = becauseGone
 		return v
 	}
+	v.List = l.List
+	if e.Key.IsContainer() {
+		v.Country = plate.CountrySame // the code is the only one of its kind in the world
+	}
+	same, other := v.Country == plate.CountrySame, v.Country == plate.CountryDifferent
+	var kind Kind
+	grade := GradeLow
+	switch how {
+	case equalText:
+		switch {
+		case same:
+			kind, grade, v.Score, v.Because = KindExact, GradeHigh, scoreEqual, becauseEqual
+		case !other:
+			kind, grade, v.Score, v.Because = KindExact, GradeMedium, scoreEqualNoC, becauseEqualNoC
+		case inexact(l.Tolerance):
+			kind, v.Score, v.Because = kindOf(l.Tolerance), scoreEqualOther, becauseEqualOther
+		default:
+			v.Because = becauseOther
+			return v
+		}
+	case alikeText:
+		v.Differs, v.Score = differs(e.Key, q.Key), score
+		kind = kindOf(l.Tolerance)
+		switch {
+		case other:
+			v.Because = becauseAlikeOther
+			return v
+		case same:
+			v.Because = becauseAlike
+			if score >= likely {
+				grade = GradeMedium
+			}
+		default:
+			v.Because = becauseAlikeNoC
+		}
+	case fitsPattern:
+		kind = KindPattern
+		switch {
+		case other:
+			v.Because = becausePatternElse
+			return v
+		case same:
+			grade, v.Score, v.Because = GradeMedium, scorePattern, becausePattern
+		default:
+			v.Score, v.Because = scorePatternNoC, becausePatternNoC
+		}
+	}
 	switch {
+	case kind != KindExact && kind != KindPattern && v.Score < l.threshold:
+		v.Because = becauseUnlikely
+	case kind != KindExact && s.exempts(e, q):
+		v.Because = becauseExempt
 	case q.At < e.ValidFrom.UnixMilli():
-		v.Because = "the entry is not valid yet at the time of the read"
+		v.Because = becauseNotYet
 	case q.At >= e.ValidUntil.UnixMilli():
-		v.Because = "the entry has expired at the time of the read"
-	case !v.List.AllowsAt(q.Sensor, s.zones[q.Sensor]):
-		v.Because = "the list is not allowed at this sensor"
+		v.Because = becauseExpired
+	case !l.AllowsAt(q.Sensor, s.zones[q.Sensor]):
+		v.Because = becauseSensor
 	default:
-		v.Alerts, v.Kind, v.Grade, v.Score, v.Because = true, ev.kind, ev.grade, ev.score, ev.because
+		v.Alerts, v.Kind, v.Grade = true, kind, grade
 	}
 	return v
+}
+
+func kindOf(t watchlist.Tolerance) Kind {
+	if t == watchlist.ToleranceNear {
+		return KindNear
+	}
+	return KindOCR
 }
 
 // differs sets bit i when a and b differ at position i, counted from the left.

@@ -17,6 +17,8 @@ const (
 	// KindOCR: equal after folding or repair, see watchlist.ToleranceOCR; or
 	// equal texts whose countries differ, which is never an exact hit.
 	KindOCR
+	KindNear
+	KindPattern
 )
 
 // Grade sums up the evidence of a hit for a person.
@@ -34,6 +36,17 @@ type Query struct {
 	Country plate.Country
 	At      int64  // time of the read, milliseconds since the Unix epoch
 	Sensor  string // id of the sensor, for lists limited to sensors or zones
+
+	// Evidence for lists that hit on texts that differ.
+	Conf       float32     // confidence in the whole plate, 0 to 1; 0 when not known
+	CharConf   []float32   // confidence in each character of Key, 0 to 1; used when there are as many
+	Candidates []Candidate // other readings that the sensor thought possible; the first MaxCandidates are weighed
+}
+
+// Candidate is another reading of the same plate.
+type Candidate struct {
+	Key  plate.Key
+	Conf float32 // 0 to 1; 0 when not known
 }
 
 // Hit is a read meeting an entry. Entry and List are shared and must not be changed.
@@ -48,7 +61,7 @@ type Hit struct {
 }
 
 var (
-	kindNames  = [...]string{"", "exact", "ocr"}
+	kindNames  = [...]string{"", "exact", "ocr", "near", "pattern"}
 	gradeNames = [...]string{"", "low", "medium", "high"}
 )
 

@@ -2,6 +2,9 @@ package matcher
 
 import (
 	"maps"
+	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"vigie/watchlist"
@@ -19,11 +22,14 @@ type Matcher struct {
 func New() *Matcher {
 	m := new(Matcher)
 	m.cur.Store(&Snapshot{
-		version: -1,
-		exact:   new(index),
-		folded:  new(index),
-		lists:   map[string]*watchlist.List{},
-		zones:   map[string][]string{},
+		version:    -1,
+		exact:      new(index),
+		folded:     new(index),
+		near:       new(index),
+		lists:      map[string]*listState{},
+		counts:     map[string]int{},
+		zones:      map[string][]string{},
+		exemptions: map[exemption]int64{},
 	})
 	return m
 }
@@ -34,81 +40,282 @@ func (m *Matcher) Snapshot() *Snapshot { return m.cur.Load() }
 
 // Snapshot is all lists at one version of the control log.
 //
-// Invariants: exact holds every entry under its plate; folded holds, under the
-// folded plate, the entries of lists with tolerance ocr; lists and zones are
-// never written after the Snapshot was published.
+// Invariants: exact holds every entry that is a plate under its plate; folded
+// holds, under the folded plate, the entries of lists with tolerance ocr; near
+// holds, under each of its neighbours, those of lists with tolerance near;
+// patterns holds the entries that are patterns. Nothing is written after the
+// Snapshot was published.
 type Snapshot struct {
-	version int64
-	exact   *index
-	folded  *index
-	nFolded int // entries in folded: 0 spares every read the folding
-	nExact  int
-	lists   map[string]*watchlist.List
-	zones   map[string][]string // zones by sensor id
+	version  int64
+	exact    *index
+	folded   *index
+	near     *index
+	nExact   int
+	nFolded  int // 0 spares every read the folding
+	nNear    int
+	patterns *patternSet // nil for none
+
+	lists      map[string]*listState
+	counts     map[string]int      // entries by list
+	zones      map[string][]string // zones by sensor id
+	exemptions map[exemption]int64 // until when, milliseconds since the Unix epoch
+}
+
+// listState is a list and what follows from it.
+type listState struct {
+	*watchlist.List
+	threshold float32 // score that a hit on a text that differs must reach
 }
 
 // Version is the control-log offset that the snapshot has reached, -1 for none.
 func (s *Snapshot) Version() int64 { return s.version }
 
 // Len is the number of entries.
-func (s *Snapshot) Len() int { return s.nExact }
+func (s *Snapshot) Len() int { return s.nExact + s.patterns.len() }
 
 // Apply makes the changes and moves to version. Readers keep the snapshot they
 // have; those that ask afterwards see every change at once. Only the shards
 // that a change touches are rebuilt.
 func (m *Matcher) Apply(changes []control.Change, version int64) {
+	m.ApplyWithProgress(changes, version, nil)
+}
+
+// ApplyWithProgress is Apply for a bulk load. It calls progress, if not nil,
+// after every rebuilt shard, one call at a time and with growing done: done of
+// total places in the indexes are set. An entry has one place per index that
+// holds it, so total is no number of entries.
+func (m *Matcher) ApplyWithProgress(changes []control.Change, version int64, progress func(done, total int)) {
 	old := m.cur.Load()
 	next := *old
 	next.version = version
 	if len(changes) > 0 {
-		next.apply(changes)
+		next.apply(changes, progress)
 	}
 	m.cur.Store(&next)
 }
 
-func (s *Snapshot) apply(changes []control.Change) {
-	// Lists first: whether an entry belongs into folded depends on its list.
+// edits is what a run of changes does to each index and list.
+type edits struct {
+	exact, folded, near edit
+	counts              map[string]int // entries more, by list
+}
+
+// minChunk is the number of changes that are worth a goroutine.
+const minChunk = 1 << 14
+
+func (s *Snapshot) apply(changes []control.Change, progress func(done, total int)) {
+	// Lists first: where an entry belongs depends on its list.
 	before := s.lists
 	s.applyListsAndSensors(changes)
 
-	var exact, folded edit
-	for i := range changes {
-		c := &changes[i]
-		if e := c.OldEntry; e != nil {
-			exact.remove(uint64(e.Key), e)
-			if ocr(before[e.List]) || ocr(s.lists[e.List]) { // it may have come in this very batch
-				folded.remove(uint64(e.Key.Fold()), e)
-			}
-		}
-		if e := c.NewEntry; e != nil {
-			exact.insert(uint64(e.Key), e)
-			if ocr(s.lists[e.List]) {
-				folded.insert(uint64(e.Key.Fold()), e)
-			}
+	// Then the entries of lists that change their tolerance, as they were
+	// before: the changes that follow see them where they now belong.
+	all := s.moved(before)
+	first, chunks := len(all), max(1, min(runtime.GOMAXPROCS(0), len(changes)/minChunk))
+	all = append(all, make([]*edits, chunks)...)
+	parallel(chunks, func(i int) {
+		lo, hi := len(changes)*i/chunks, len(changes)*(i+1)/chunks
+		all[first+i] = s.edits(changes[lo:hi], before)
+	})
+	exact, folded, near := make([]*edit, len(all)), make([]*edit, len(all)), make([]*edit, len(all))
+	var total int
+	for i, ed := range all {
+		exact[i], folded[i], near[i] = &ed.exact, &ed.folded, &ed.near
+		total += ed.exact.n + ed.folded.n + ed.near.n
+	}
+	tick := func(int) {}
+	if progress != nil {
+		var mu sync.Mutex
+		var done int
+		tick = func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			done += n
+			progress(done, total)
 		}
 	}
-	// A list that gains or loses its tolerance moves all its entries.
-	for id, l := range s.lists {
-		was := before[id]
-		if was == nil || ocr(was) == ocr(l) {
-			continue
-		}
-		s.exact.each(func(e *watchlist.Entry) {
-			if e.List != id || exact.touched(e) {
-				return
-			}
-			if ocr(l) {
-				folded.insert(uint64(e.Key.Fold()), e)
-			} else {
-				folded.remove(uint64(e.Key.Fold()), e)
-			}
-		})
-	}
-	s.exact, s.nExact = exact.on(s.exact, s.nExact)
-	s.folded, s.nFolded = folded.on(s.folded, s.nFolded)
+	var grown int
+	s.exact, grown = s.exact.apply(exact, tick)
+	s.nExact += grown
+	s.folded, grown = s.folded.apply(folded, tick)
+	s.nFolded += grown
+	s.near, grown = s.near.apply(near, tick)
+	s.nNear += grown
+	s.applyPatterns(changes)
+	s.applyExemptions(changes)
+	s.applyThresholds(all)
 }
 
-func ocr(l *watchlist.List) bool { return l != nil && l.Tolerance == watchlist.ToleranceOCR }
+// moved is what each change of a tolerance does to the entries that are there.
+func (s *Snapshot) moved(before map[string]*listState) (all []*edits) {
+	for id, l := range s.lists {
+		was := before[id]
+		if was == nil || was.Tolerance == l.Tolerance || !inexact(was.Tolerance) && !inexact(l.Tolerance) {
+			continue
+		}
+		ed := new(edits)
+		s.exact.each(func(e *watchlist.Entry) {
+			if e.List == id {
+				ed.inexact(was.Tolerance, e, (*edit).remove)
+				ed.inexact(l.Tolerance, e, (*edit).insert)
+			}
+		})
+		all = append(all, ed)
+	}
+	return all
+}
+
+// inexact puts in or takes out the keys by which an entry is found from texts
+// that differ from its own.
+func (ed *edits) inexact(t watchlist.Tolerance, e *watchlist.Entry, do func(*edit, uint64, *watchlist.Entry)) {
+	switch t {
+	case watchlist.ToleranceOCR:
+		do(&ed.folded, uint64(e.Key.Fold()), e)
+	case watchlist.ToleranceNear:
+		var keys [maxNeighbours]uint64
+		for _, k := range keys[:neighbours(&keys, e.Key)] {
+			do(&ed.near, k, e)
+		}
+	}
+}
+
+// edits is what the changes of entries do, in their order.
+func (s *Snapshot) edits(changes []control.Change, before map[string]*listState) *edits {
+	ed := &edits{counts: map[string]int{}}
+	ed.exact.expect(len(changes))
+	// What holds for the list of the last entry: nearly always the next one's.
+	var list string
+	var was, is watchlist.Tolerance
+	count := 0
+	look := func(id string) {
+		if id == list {
+			return
+		}
+		ed.counts[list] += count
+		list, count = id, 0
+		was, is = watchlist.ToleranceExact, watchlist.ToleranceExact
+		if l := before[id]; l != nil {
+			was = l.Tolerance
+		}
+		if l := s.lists[id]; l != nil {
+			is = l.Tolerance
+		}
+	}
+	for i := range changes {
+		if e := changes[i].OldEntry; e != nil {
+			look(e.List)
+			count--
+			if e.Key != 0 {
+				ed.exact.remove(uint64(e.Key), e)
+				ed.inexact(is, e, (*edit).remove)
+				if was != is { // it may have come before the list changed, in this very batch
+					ed.inexact(was, e, (*edit).remove)
+				}
+			}
+		}
+		if e := changes[i].NewEntry; e != nil {
+			look(e.List)
+			count++
+			if e.Key != 0 {
+				ed.exact.insert(uint64(e.Key), e)
+				ed.inexact(is, e, (*edit).insert)
+			}
+		}
+	}
+	look("")
+	delete(ed.counts, "")
+	return ed
+}
+
+// applyThresholds brings the counts of entries, and what follows from them, up
+// to date.
+func (s *Snapshot) applyThresholds(all []*edits) {
+	counts := maps.Clone(s.counts)
+	for _, ed := range all {
+		for id, n := range ed.counts {
+			if counts[id] += n; counts[id] == 0 {
+				delete(counts, id)
+			}
+		}
+	}
+	lists := make(map[string]*listState, len(s.lists))
+	for id, l := range s.lists {
+		threshold := l.Threshold
+		if threshold == 0 {
+			threshold = DefaultThreshold(l.Tolerance, counts[id])
+		}
+		if threshold != l.threshold {
+			l = &listState{List: l.List, threshold: threshold}
+		}
+		lists[id] = l
+	}
+	s.counts, s.lists = counts, lists
+}
+
+// applyPatterns compiles the patterns anew if any of them changes: a few
+// thousand at most.
+func (s *Snapshot) applyPatterns(changes []control.Change) {
+	var items []patternItem
+	changed := false
+	begin := func() {
+		if !changed && s.patterns != nil {
+			for _, e := range s.patterns.entries {
+				items = append(items, patternItem{e.Pattern.Text(), e})
+			}
+		}
+		changed = true
+	}
+	for i := range changes {
+		if e := changes[i].OldEntry; e != nil && e.Pattern != "" {
+			begin()
+			items = slices.DeleteFunc(items, func(it patternItem) bool { return it.entry == e })
+		}
+		if e := changes[i].NewEntry; e != nil && e.Pattern != "" {
+			begin()
+			items = append(items, patternItem{e.Pattern.Text(), e})
+		}
+	}
+	switch {
+	case !changed:
+	case len(items) == 0:
+		s.patterns = nil
+	default:
+		s.patterns = newPatternSet(items)
+	}
+}
+
+// exemption is an entry and a read that no longer alerts on it, unless the texts
+// are equal.
+type exemption struct {
+	list, entry string
+	read        plate.Key
+}
+
+// applyExemptions replaces the exemptions if any of them changes.
+func (s *Snapshot) applyExemptions(changes []control.Change) {
+	cloned := false
+	for i := range changes {
+		c := &changes[i]
+		if c.OldExemption == nil && c.NewExemption == nil {
+			continue
+		}
+		if !cloned {
+			s.exemptions, cloned = maps.Clone(s.exemptions), true
+		}
+		if x := c.OldExemption; x != nil {
+			delete(s.exemptions, exemption{x.List, x.Entry, x.Read})
+		}
+		if x := c.NewExemption; x != nil {
+			s.exemptions[exemption{x.List, x.Entry, x.Read}] = x.Until.UnixMilli()
+		}
+	}
+}
+
+// exempts reports whether a hit of q on e was confirmed to be a misread, and is
+// still exempt at the time of the read.
+func (s *Snapshot) exempts(e *watchlist.Entry, q *Query) bool {
+	return len(s.exemptions) > 0 && q.At < s.exemptions[exemption{e.List, e.ID, q.Key}]
+}
 
 // applyListsAndSensors replaces the maps that the changes touch.
 func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
@@ -120,7 +327,7 @@ func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
 				s.lists, lists = maps.Clone(s.lists), true
 			}
 			if c.NewList != nil {
-				s.lists[c.NewList.ID] = c.NewList
+				s.lists[c.NewList.ID] = &listState{List: c.NewList}
 			} else {
 				delete(s.lists, c.OldList.ID)
 			}
@@ -136,162 +343,4 @@ func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
 			}
 		}
 	}
-}
-
-// edit gathers what one Apply does to one index, so that a shard is rebuilt
-// once however many of its entries change. The last word on an entry counts.
-type edit struct {
-	drop map[*watchlist.Entry]struct{} // entries to take out, by identity
-	add  map[*watchlist.Entry]uint64   // entries to put in, with their key
-	keys map[int]struct{}              // shards that change
-	list []*watchlist.Entry            // order of insertion
-}
-
-func (ed *edit) touch(key uint64) {
-	if ed.keys == nil {
-		ed.drop = map[*watchlist.Entry]struct{}{}
-		ed.add = map[*watchlist.Entry]uint64{}
-		ed.keys = map[int]struct{}{}
-	}
-	ed.keys[shardOf(mix(key))] = struct{}{}
-}
-
-func (ed *edit) remove(key uint64, e *watchlist.Entry) {
-	ed.touch(key)
-	if _, pending := ed.add[e]; pending {
-		delete(ed.add, e)
-		return
-	}
-	ed.drop[e] = struct{}{}
-}
-
-func (ed *edit) insert(key uint64, e *watchlist.Entry) {
-	ed.touch(key)
-	ed.add[e] = key
-	ed.list = append(ed.list, e)
-}
-
-// touched reports whether the edit already moves e.
-func (ed *edit) touched(e *watchlist.Entry) bool {
-	_, d := ed.drop[e]
-	_, a := ed.add[e]
-	return d || a
-}
-
-// on returns idx with the edit made, and the number of its entries, n before.
-func (ed *edit) on(idx *index, n int) (*index, int) {
-	if len(ed.keys) == 0 {
-		return idx, n
-	}
-	next := *idx
-	adds := make(map[int][]item, len(ed.keys))
-	for _, e := range ed.list {
-		key, ok := ed.add[e]
-		if !ok {
-			continue
-		}
-		delete(ed.add, e) // inserted twice: once is enough
-		i := shardOf(mix(key))
-		adds[i] = append(adds[i], item{key: key, entry: e})
-	}
-	for i := range ed.keys {
-		n -= next[i].size()
-		next[i] = next[i].rebuilt(ed.drop, adds[i])
-		n += next[i].size()
-	}
-	return &next, n
-}
-
-func (s *shard) size() int {
-	if s == nil {
-		return 0
-	}
-	return len(s.entries)
-}
-
-func (x *index) each(f func(*watchlist.Entry)) {
-	for _, s := range x {
-		if s == nil {
-			continue
-		}
-		for _, it := range s.entries {
-			f(it.entry)
-		}
-	}
-}
-
-func (x *index) find(key uint64) []item {
-	h := mix(key)
-	return x[shardOf(h)].find(key, h)
-}
-
-// maxRepairs bounds the repaired texts of one read: plate.Key.Repairs.
-const maxRepairs = 16
-
-// Match appends a hit for every entry that the read meets and returns the
-// extended slice. It is the whole look-up cost of a read: no allocation beyond
-// dst, no lock, no clock.
-func (s *Snapshot) Match(dst []Hit, q *Query) []Hit {
-	for _, it := range s.exact.find(uint64(q.Key)) {
-		if v := s.judge(it.entry, q, true); v.Alerts {
-			dst = append(dst, v.Hit)
-		}
-	}
-	if s.nFolded > 0 {
-		dst = s.matchOCR(dst, q)
-	}
-	return dst
-}
-
-func (s *Snapshot) matchOCR(dst []Hit, q *Query) []Hit {
-	fold := q.Key.Fold()
-	for _, it := range s.folded.find(uint64(fold)) {
-		if it.entry.Key == q.Key {
-			continue // met by its exact text
-		}
-		if v := s.judge(it.entry, q, false); v.Alerts {
-			dst = append(dst, v.Hit)
-		}
-	}
-	var buf [maxRepairs]plate.Key
-	for _, r := range q.Key.Repairs(q.Country, buf[:0]) {
-		if r.Fold() == fold {
-			continue // met by its folded text
-		}
-		for _, it := range s.exact.find(uint64(r)) {
-			if !ocr(s.lists[it.entry.List]) {
-				continue
-			}
-			if v := s.judge(it.entry, q, false); v.Alerts {
-				dst = append(dst, v.Hit)
-			}
-		}
-	}
-	return dst
-}
-
-// Explain returns a verdict for every entry whose text the read meets, whether
-// it hits or not. It is for people: it may allocate.
-func (s *Snapshot) Explain(q *Query) []Verdict {
-	var vs []Verdict
-	seen := map[*watchlist.Entry]bool{}
-	ask := func(items []item, equal bool) {
-		for _, it := range items {
-			if seen[it.entry] || equal != (it.entry.Key == q.Key) {
-				continue
-			}
-			seen[it.entry] = true
-			vs = append(vs, s.judge(it.entry, q, equal))
-		}
-	}
-	ask(s.exact.find(uint64(q.Key)), true)
-	ask(s.folded.find(uint64(q.Key.Fold())), false)
-	for _, r := range q.Key.Repairs(q.Country, nil) {
-		for _, it := range s.exact.find(uint64(r)) {
-			if ocr(s.lists[it.entry.List]) {
-				ask([]item{it}, false)
-			}
-		}
-	}
-	return vs
 }

@@ -221,6 +221,36 @@ func checkText(s string) string {
 // and meets no entry. Any other error is a *plate.Error, without the text.
 func (r *Read) Key() (plate.Key, error) { return plate.Parse(r.Plate) }
 
+// AppendCharConf appends to dst the confidences in the characters of the key,
+// and returns the extended slice. Sensors give one for each character of the
+// plate as they write it, or only for its letters and digits; when their number
+// fits neither, nothing is appended.
+func (r *Read) AppendCharConf(dst []float32) []float32 {
+	if len(r.CharConf) == 0 {
+		return dst
+	}
+	written, counted := 0, 0
+	for _, c := range r.Plate {
+		written++
+		if unicode.IsLetter(c) || unicode.IsDigit(c) {
+			counted++
+		}
+	}
+	switch len(r.CharConf) {
+	case counted:
+		return append(dst, r.CharConf...)
+	case written:
+		i := 0
+		for _, c := range r.Plate {
+			if unicode.IsLetter(c) || unicode.IsDigit(c) {
+				dst = append(dst, r.CharConf[i])
+			}
+			i++
+		}
+	}
+	return dst
+}
+
 // CountryCode returns the country of the plate, 0 when the sensor did not tell or
 // told in a way that plate.ParseCountry does not know. Such a read is not refused:
 // it can still meet an entry, one grade lower.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -247,5 +248,23 @@ func TestPlatesStayInside(t *testing.T) {
 	}
 	if got, want := fullRead().String(), `read of sensor "A7-118-2" at 1773470467412`; got != want {
 		t.Errorf("String() = %s, want %s", got, want)
+	}
+}
+
+func TestAppendCharConf(t *testing.T) {
+	for _, tt := range []struct {
+		name, plate string
+		conf, want  []float32
+	}{
+		{"none", "AB-123", nil, nil},
+		{"one for each letter and digit", "AB-123", []float32{.1, .2, .3, .4, .5}, []float32{.1, .2, .3, .4, .5}},
+		{"one for each character", "AB-123", []float32{.1, .2, .9, .3, .4, .5}, []float32{.1, .2, .3, .4, .5}},
+		{"neither", "AB-123", []float32{.1, .2}, nil},
+		{"letters of two bytes", "ÄB 1", []float32{.1, .2, .9, .3}, []float32{.1, .2, .3}},
+	} {
+		r := Read{Plate: tt.plate, CharConf: tt.conf}
+		if got := r.AppendCharConf(nil); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }

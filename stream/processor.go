@@ -100,8 +100,11 @@ type worker struct {
 	reads  []read
 	hits   []matcher.Hit // of one read
 	alerts []*alert.Alert
-	dead   []DeadLetter
-	lag    *atomic.Int64
+
+	candidates []matcher.Candidate // of one read
+	charConf   []float32           // likewise
+	dead       []DeadLetter
+	lag        *atomic.Int64
 }
 
 // read is a read that can be matched.
@@ -261,6 +264,9 @@ func (r *read) decode(rec Record) (reason Reason, ok bool) {
 // match appends the alerts of one read at the version of snap.
 func (w *worker) match(dst []*alert.Alert, snap *matcher.Snapshot, r *read) []*alert.Alert {
 	q := matcher.Query{Key: r.key, Country: r.country, At: r.TS, Sensor: r.Sensor}
+	if snap.Weighs() {
+		w.weigh(&q, &r.Read)
+	}
 	w.hits = snap.Match(w.hits[:0], &q)
 	if len(w.hits) == 0 {
 		return dst
@@ -273,13 +279,28 @@ func (w *worker) match(dst []*alert.Alert, snap *matcher.Snapshot, r *read) []*a
 			Evidence: alert.Evidence{
 				Kind: h.Kind.String(), Country: h.Country.String(), Grade: h.Grade.String(), Score: h.Score,
 				Syntax: r.key.Syntax(r.country).String(),
-				Read:   r.key.String(), Entry: h.Entry.Key.String(),
+				Read:   r.key.String(), Entry: h.Entry.Normalised(),
 				Differs: h.Positions(), Version: snap.Version(),
 			},
 			Now: now, MaxAge: w.p.cfg.MaxAge,
 		}))
 	}
 	return dst
+}
+
+// weigh adds what the sensor said beside the plate, for lists that hit on texts
+// that differ.
+func (w *worker) weigh(q *matcher.Query, r *sensors.Read) {
+	q.Conf = r.Conf
+	w.charConf = r.AppendCharConf(w.charConf[:0])
+	q.CharConf = w.charConf
+	w.candidates = w.candidates[:0]
+	for _, c := range r.Candidates {
+		if k, err := plate.Parse(c.Plate); err == nil && len(w.candidates) < matcher.MaxCandidates {
+			w.candidates = append(w.candidates, matcher.Candidate{Key: k, Conf: c.Conf})
+		}
+	}
+	q.Candidates = w.candidates
 }
 
 // publish returns once every alert in hand is in its queue and on the hits

@@ -80,7 +80,7 @@ func (r *Reading) Decode(dst []plate.Key, least float32) []plate.Key {
 	if r.n <= plate.MinLen || r.country == 0 && r.good() {
 		return dst
 	}
-	d := decoder{own: r.key, dst: dst, room: MaxDecoded}
+	d := decoder{own: r.key, room: MaxDecoded}
 	for k, p := range learnt.Kind[r.band] {
 		if p > learnt.Kind[r.band][d.z] {
 			d.z = k
@@ -107,65 +107,79 @@ func (r *Reading) Decode(dst []plate.Key, least float32) []plate.Key {
 			d.least = least * d.all
 		}
 		for _, f := range same {
-			d.form(f, code, 1)
+			dst = d.form(dst, f, code, 1)
 		}
 		for _, f := range shorter {
-			d.form(f, code[1:], first)
-			d.form(f, code[:r.n-1], last)
+			dst = d.form(dst, f, code[1:], first)
+			dst = d.form(dst, f, code[:r.n-1], last)
 		}
 	}
-	return d.dst
+	return dst
 }
 
 // decoder goes through one form after the other.
 type decoder struct {
 	z     int // kind of reading
 	own   plate.Key
-	dst   []plate.Key
-	room  int     // of dst
+	room  int     // for more keys
 	all   float32 // sum over all plates of all forms
 	least float32 // what a plate must reach; 0 while all is summed up
 
 	places []*[Codes]choice
-	code   []uint8
 	best   [plate.MaxLen + 1]float32 // product of the best options from a place on
 }
 
 // form adds up, or picks, the plates of form f read as code, of which the whole
 // has probability p.
-func (d *decoder) form(f int, code []uint8, p float32) {
-	d.places, d.code = choices[d.z][f], code
+func (d *decoder) form(dst []plate.Key, f int, code []uint8, p float32) []plate.Key {
+	d.places = choices[d.z][f]
 	if d.least == 0 {
 		for i, y := range code {
 			p *= d.places[i][y].all
 		}
 		d.all += p
-		return
+		return dst
 	}
 	d.best[len(code)] = 1
 	for i := len(code) - 1; i >= 0; i-- {
 		c := &d.places[i][code[i]]
 		if len(c.best) == 0 {
-			return
+			return dst
 		}
 		d.best[i] = d.best[i+1] * c.best[0].p
 	}
-	d.walk(0, 0, p)
+	return d.pick(dst, code, p)
 }
 
-func (d *decoder) walk(i int, key plate.Key, p float32) {
-	if i == len(d.code) {
-		if key != d.own && d.room > 0 {
-			d.dst = append(d.dst, key)
-			d.room--
-		}
-		return
+// pick appends the plates that reach least, depth first. It keeps its own stack:
+// a recursive function would make its arguments escape.
+func (d *decoder) pick(dst []plate.Key, code []uint8, p float32) []plate.Key {
+	var stack [plate.MaxLen + 1]struct {
+		next int // option to try
+		p    float32
+		key  plate.Key
 	}
-	for _, o := range d.places[i][d.code[i]].best {
-		q := p * o.p
-		if q*d.best[i+1] < d.least {
-			return
+	stack[0].p = p
+	for i := 0; i >= 0; {
+		at := &stack[i]
+		if i == len(code) {
+			if at.key != d.own && d.room > 0 {
+				dst = append(dst, at.key)
+				d.room--
+			}
+			i--
+			continue
 		}
-		d.walk(i+1, key*Codes+plate.Key(o.code), q) // packed as in plate.Key
+		best := d.places[i][code[i]].best
+		if at.next == len(best) || at.p*best[at.next].p*d.best[i+1] < d.least {
+			i--
+			continue
+		}
+		o := best[at.next]
+		at.next++
+		i++
+		stack[i].next, stack[i].p = 0, at.p*o.p
+		stack[i].key = at.key*Codes + plate.Key(o.code) // packed as in plate.Key
 	}
+	return dst
 }

@@ -2,13 +2,16 @@
 // for every read and applies the rules of design section 5 one after the other.
 // Tests hold the fast matcher to it, and ledgers use it to know which alerts a
 // set of reads must raise. It shares no code with package matcher beyond the
-// words of a Hit.
+// words of a Hit and how likely one plate is read as another: package misread,
+// which has a slow model of its own.
 package slow
 
 import (
 	"slices"
+	"strings"
 
 	"vigie/matcher"
+	"vigie/matcher/misread"
 	"vigie/watchlist"
 	"vigie/watchlist/control"
 	"vigie/watchlist/plate"
@@ -19,6 +22,8 @@ type Matcher struct {
 	lists   map[string]*watchlist.List
 	entries []*watchlist.Entry
 	sensors map[string]*control.Sensor
+
+	exemptions []*watchlist.Exemption
 }
 
 // New returns a Matcher that knows no entry.
@@ -49,20 +54,27 @@ func (m *Matcher) Apply(changes []control.Change) {
 		if c.NewEntry != nil {
 			m.entries = append(m.entries, c.NewEntry)
 		}
+		if c.OldExemption != nil {
+			m.exemptions = slices.DeleteFunc(m.exemptions, func(x *watchlist.Exemption) bool { return x == c.OldExemption })
+		}
+		if c.NewExemption != nil {
+			m.exemptions = append(m.exemptions, c.NewExemption)
+		}
 	}
 }
 
 // Match returns the hits of a read, in the order in which the entries came.
 func (m *Matcher) Match(q matcher.Query) (hits []matcher.Hit) {
+	r := look(q)
 	for _, e := range m.entries {
-		if h, ok := m.meet(e, q); ok {
+		if h, ok := m.meet(e, q, r); ok {
 			hits = append(hits, h)
 		}
 	}
 	return hits
 }
 
-func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query) (h matcher.Hit, ok bool) {
+func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matcher.Hit, ok bool) {
 	list := m.lists[e.List]
 	if list == nil {
 		return h, false
@@ -73,34 +85,147 @@ func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query) (h matcher.Hit, ok b
 	if !m.allowed(list, q.Sensor) {
 		return h, false
 	}
-	entry, read := e.Key.String(), q.Key.String()
-	tolerant := list.Tolerance == watchlist.ToleranceOCR
-	if entry != read && !(tolerant && confusable(entry, read, q)) {
-		return h, false
-	}
-	h = matcher.Hit{Entry: e, List: list, Differs: differing(entry, read)}
-	known := e.Country != 0 && q.Country != 0
+	read := q.Key.String()
+	h = matcher.Hit{Entry: e, List: list, Country: plate.CountryUnknown}
 	switch {
-	case known && e.Country != q.Country:
+	case e.Key.IsContainer():
+		h.Country = plate.CountrySame
+	case e.Country == 0 || q.Country == 0:
+	case e.Country == q.Country:
+		h.Country = plate.CountrySame
+	default:
 		h.Country = plate.CountryDifferent
-		if !tolerant || entry != read {
+	}
+	inexact := list.Tolerance == watchlist.ToleranceOCR || list.Tolerance == watchlist.ToleranceNear
+	if e.Pattern == "" && e.Key == q.Key && h.Country != plate.CountryDifferent {
+		h.Kind, h.Grade, h.Score = matcher.KindExact, matcher.GradeHigh, 1
+		if h.Country == plate.CountryUnknown {
+			h.Grade, h.Score = matcher.GradeMedium, 0.8
+		}
+		return h, true
+	}
+	// From here on the hit is not exact.
+	for _, x := range m.exemptions {
+		if x.List == e.List && x.Entry == e.ID && x.Read == q.Key && q.At < x.Until.UnixMilli() {
 			return h, false
 		}
-		h.Kind, h.Grade, h.Score = matcher.KindOCR, matcher.GradeLow, 0.4
-	case known:
-		h.Country = plate.CountrySame
-		h.Kind, h.Grade, h.Score = matcher.KindExact, matcher.GradeHigh, 1
-		if entry != read {
-			h.Kind, h.Grade, h.Score = matcher.KindOCR, matcher.GradeMedium, 0.7
+	}
+	if e.Pattern != "" {
+		h.Kind, h.Grade, h.Score = matcher.KindPattern, matcher.GradeMedium, 0.7
+		if h.Country == plate.CountryUnknown {
+			h.Grade, h.Score = matcher.GradeLow, 0.5
 		}
-	default:
-		h.Country = plate.CountryUnknown
-		h.Kind, h.Grade, h.Score = matcher.KindExact, matcher.GradeMedium, 0.8
-		if entry != read {
-			h.Kind, h.Grade, h.Score = matcher.KindOCR, matcher.GradeLow, 0.5
+		return h, h.Country != plate.CountryDifferent && e.Pattern.Matches(read)
+	}
+	if !inexact {
+		return h, false
+	}
+	h.Kind, h.Grade = matcher.KindOCR, matcher.GradeLow
+	if list.Tolerance == watchlist.ToleranceNear {
+		h.Kind = matcher.KindNear
+	}
+	threshold := list.Threshold
+	if threshold == 0 {
+		threshold = matcher.DefaultThreshold(list.Tolerance, m.count(list.ID))
+	}
+	if e.Key == q.Key {
+		h.Score = 0.4
+		return h, h.Score >= threshold
+	}
+	if h.Country == plate.CountryDifferent || !r.finds(e, list.Tolerance) {
+		return h, false
+	}
+	h.Score = score(e, q)
+	if h.Country == plate.CountrySame && h.Score >= 0.5 {
+		h.Grade = matcher.GradeMedium
+	}
+	h.Differs = differing(e.Key.String(), read)
+	return h, h.Score >= threshold
+}
+
+// count returns the number of entries on a list.
+func (m *Matcher) count(list string) (n int) {
+	for _, e := range m.entries {
+		if e.List == list {
+			n++
 		}
 	}
-	return h, true
+	return n
+}
+
+// reading is what a read may have been, before any entry is looked at.
+type reading struct {
+	texts   []string    // folded: the one that the sensor settled on, then its others
+	shorter []string    // of the first, without one character
+	decoded []plate.Key // place by place
+}
+
+func look(q matcher.Query) (r reading) {
+	r.texts = []string{folded(q.Key.String())}
+	for i, c := range q.Candidates {
+		if i < matcher.MaxCandidates && c.Key != 0 {
+			r.texts = append(r.texts, folded(c.Key.String()))
+		}
+	}
+	r.shorter = shorter(r.texts[0])
+	var m misread.Reading
+	m.Set(q.Key, q.Country, q.Conf, nil)
+	r.decoded = m.Decode(nil, matcher.DecodeLeast)
+	return r
+}
+
+// finds reports whether a list of tolerance t looks for e at all in a read that
+// does not equal it.
+func (r *reading) finds(e *watchlist.Entry, t watchlist.Tolerance) bool {
+	entry := folded(e.Key.String())
+	if slices.Contains(r.texts, entry) {
+		return true
+	}
+	if t == watchlist.ToleranceOCR {
+		return entry == r.shorter[0] || entry == r.shorter[len(r.shorter)-1] || slices.Contains(r.decoded, e.Key)
+	}
+	// Within one edit of what the sensor settled on, or one edit to either
+	// side of it; of its other readings, with one character more.
+	less := shorter(entry)
+	if slices.Contains(r.shorter, entry) {
+		return true
+	}
+	for _, s := range less {
+		if slices.Contains(r.texts, s) || slices.Contains(r.shorter, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// score weighs the readings of q by how sure the sensor is of each.
+func score(e *watchlist.Entry, q matcher.Query) (p float32) {
+	sure := func(conf float32) float32 {
+		if conf > 0 && conf <= 1 {
+			return conf
+		}
+		return 0.1
+	}
+	var r misread.Reading
+	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
+	if len(q.Candidates) == 0 {
+		return r.Posterior(e.Key, e.Country)
+	}
+	all := sure(q.Conf)
+	others := q.Candidates[:min(len(q.Candidates), matcher.MaxCandidates)]
+	for _, c := range others {
+		if c.Key != q.Key && c.Key != 0 {
+			all += sure(c.Conf)
+		}
+	}
+	p = sure(q.Conf) / all * r.Posterior(e.Key, e.Country)
+	for _, c := range others {
+		if c.Key != q.Key && c.Key != 0 {
+			r.Set(c.Key, q.Country, q.Conf, nil)
+			p += sure(c.Conf) / all * r.Posterior(e.Key, e.Country)
+		}
+	}
+	return p
 }
 
 // allowed applies the purpose limitation of a list.
@@ -121,38 +246,17 @@ func (m *Matcher) allowed(l *watchlist.List, sensor string) bool {
 	return false
 }
 
-// confusable reports whether a camera may have made read of entry: every
-// character is the same or of one class of look-alikes, or the read repaired in
-// the places of the SIV pattern is the entry.
-func confusable(entry, read string, q matcher.Query) bool {
-	return alike(entry, read) || slices.Contains(q.Key.Repairs(q.Country, nil), plateKey(entry))
-}
+// folded writes one character for all of a class of look-alikes.
+func folded(s string) string { return classes.Replace(s) }
 
-func alike(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	classes := []string{"0ODQ", "1I", "8B", "5S", "2Z", "6G"}
-	for i := range a {
-		if a[i] == b[i] {
-			continue
-		}
-		found := false
-		for _, c := range classes {
-			if slices.Contains([]byte(c), a[i]) && slices.Contains([]byte(c), b[i]) {
-				found = true
-			}
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
-}
+var classes = strings.NewReplacer("O", "0", "D", "0", "Q", "0", "I", "1", "B", "8", "S", "5", "Z", "2", "G", "6")
 
-func plateKey(s string) plate.Key {
-	k, _ := plate.Parse(s)
-	return k
+// shorter returns what is left of s without one of its characters.
+func shorter(s string) (all []string) {
+	for i := range s {
+		all = append(all, s[:i]+s[i+1:])
+	}
+	return all
 }
 
 func differing(a, b string) (mask uint16) {
