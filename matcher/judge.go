@@ -7,9 +7,10 @@ import (
 
 // Verdict is what the rules say of one entry whose text the read meets.
 type Verdict struct {
-	Hit     // Kind and Grade only when it alerts
-	Alerts  bool
-	Because string // the rule that decided; a constant, without any plate
+	Hit       // Kind and Grade only when it alerts
+	Alerts    bool
+	Threshold float32 // score that a hit on a text that differs needs on the list; 0 where it does not count
+	Because   string  // the rule that decided; a constant, without any plate
 }
 
 // met is how the text of a read meets an entry.
@@ -105,8 +106,11 @@ func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) V
 			v.Score, v.Because = scorePatternNoC, becausePatternNoC
 		}
 	}
+	if kind == KindOCR || kind == KindNear {
+		v.Threshold = l.threshold
+	}
 	switch {
-	case kind != KindExact && kind != KindPattern && v.Score < l.threshold:
+	case v.Score < v.Threshold:
 		v.Because = becauseUnlikely
 	case kind != KindExact && s.exempts(e, q):
 		v.Because = becauseExempt

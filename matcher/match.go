@@ -26,6 +26,20 @@ func (s *Snapshot) Match(dst []Hit, q *Query) []Hit {
 	return dst
 }
 
+// MayHit appends to dst a bit for each of keys, 64 to a word and the lowest
+// first, and returns the extended slice: where the bit is clear, Match of a read
+// of that key hits nothing. Asked for a batch at once, the waits for memory
+// overlap; see index.mayHold for what that is worth.
+func (s *Snapshot) MayHit(dst []uint64, keys []plate.Key) []uint64 {
+	if !s.Weighs() && s.patterns == nil {
+		return s.exact.mayHold(dst, keys)
+	}
+	for range (len(keys) + 63) / 64 {
+		dst = append(dst, ^uint64(0))
+	}
+	return dst
+}
+
 // Explain returns a verdict for every entry whose text the read meets, whether
 // it hits or not. It is for people: it may allocate.
 func (s *Snapshot) Explain(q *Query) (vs []Verdict) {

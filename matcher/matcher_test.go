@@ -383,6 +383,9 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 				}
 			}
 			got, want := fast.Snapshot().Match(nil, &q), model.Match(q)
+			if may := fast.Snapshot().MayHit(nil, []plate.Key{q.Key}); len(want) > 0 && may[0]&1 == 0 {
+				t.Fatalf("step %d: MayHit rules out read %s", step, q.Key.String())
+			}
 			hits += len(want)
 			byEntry := func(a, b matcher.Hit) int {
 				return strings.Compare(a.Entry.List+"/"+a.Entry.ID, b.Entry.List+"/"+b.Entry.ID)

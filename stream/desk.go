@@ -122,8 +122,11 @@ type Explained struct {
 	Country  string  `json:"country"` // same, unknown, different
 	Grade    string  `json:"grade,omitempty"`
 	Score    float32 `json:"score,omitempty"`
-	Differs  []int   `json:"differs,omitempty"`
-	Because  string  `json:"because"` // the rule that decided, in words
+	// Threshold is the score that a hit on a text that differs needs on this
+	// list; 0 where the score does not decide.
+	Threshold float32 `json:"threshold,omitempty"`
+	Differs   []int   `json:"differs,omitempty"`
+	Because   string  `json:"because"` // the rule that decided, in words
 }
 
 // Desk is where operators change lists. It confirms a change only once it is
@@ -586,19 +589,19 @@ func (d *Desk) Explain(q ExplainQuery) Explanation {
 	if at.IsZero() {
 		at = d.cfg.Clock()
 	}
-	mq := matcher.Query{Key: key, Country: ex.Country, At: at.UnixMilli(), Sensor: q.Sensor}
+	mq := matcher.Query{Key: key, Country: ex.Country, At: at.UnixMilli(), Sensor: q.Sensor, Conf: q.Conf}
 	for _, v := range snap.Explain(&mq) {
 		e := Explained{
 			List: v.List.ID, Entry: v.Entry.ID, Plate: v.Entry.Normalised(),
 			Action: v.Entry.Action.String(), Priority: v.Entry.Priority.String(),
 			Country: v.Country.String(), Because: v.Because,
+			Score: v.Score, Threshold: v.Threshold, Differs: v.Positions(),
 		}
 		if !v.Alerts {
 			ex.Others = append(ex.Others, e)
 			continue
 		}
 		e.Queue, e.Kind, e.Grade = queueOf(v.List), v.Kind.String(), v.Grade.String()
-		e.Score, e.Differs = v.Score, v.Positions()
 		ex.Hits = append(ex.Hits, e)
 	}
 	return ex

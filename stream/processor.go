@@ -98,6 +98,8 @@ type worker struct {
 	part   Partition
 	batch  Batch
 	reads  []read
+	keys   []plate.Key   // of the reads
+	may    []uint64      // see matcher.Snapshot.MayHit
 	hits   []matcher.Hit // of one read
 	alerts []*alert.Alert
 
@@ -183,8 +185,11 @@ func (w *worker) process(ctx context.Context) error {
 	}
 	snap := w.p.cfg.Replica.Matcher().Snapshot()
 	w.alerts = w.alerts[:0]
+	w.may = snap.MayHit(w.may[:0], w.keys)
 	for i := range w.reads {
-		w.alerts = w.match(w.alerts, snap, &w.reads[i])
+		if w.may[i/64]>>(i%64)&1 != 0 {
+			w.alerts = w.match(w.alerts, snap, &w.reads[i])
+		}
 	}
 	if len(w.alerts) > 0 {
 		if err := w.publish(ctx); err != nil {
@@ -207,7 +212,7 @@ func drain(ctx context.Context, d time.Duration) (context.Context, context.Cance
 
 // decode sorts the records into reads to match and dead letters.
 func (w *worker) decode() {
-	w.reads, w.dead = w.reads[:0], w.dead[:0]
+	w.reads, w.keys, w.dead = w.reads[:0], w.keys[:0], w.dead[:0]
 	for _, rec := range w.batch.Records {
 		n := len(w.reads)
 		if n < cap(w.reads) {
@@ -219,6 +224,7 @@ func (w *worker) decode() {
 		reason, ok := r.decode(rec)
 		switch {
 		case ok:
+			w.keys = append(w.keys, r.key)
 			continue
 		case reason != "":
 			w.dead = append(w.dead, DeadLetter{Partition: w.part.ID(), Offset: rec.Offset, Reason: reason, Value: rec.Value})

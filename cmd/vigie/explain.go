@@ -115,16 +115,27 @@ func writeExplanation(w io.Writer, ex *stream.Explanation) {
 		fmt.Fprintln(w, "no alert")
 	} else {
 		fmt.Fprintf(w, "\nwould alert:\n")
-		row(w, "LIST", "ENTRY", "PLATE", "QUEUE", "ACTION", "PRIORITY", "MATCH", "COUNTRY", "GRADE", "WHY")
+		row(w, "LIST", "ENTRY", "PLATE", "QUEUE", "ACTION", "PRIORITY", "MATCH", "COUNTRY", "GRADE", "SCORE", "WHY")
 		for _, h := range ex.Hits {
-			row(w, h.List, h.Entry, h.Plate, h.Queue, h.Action, h.Priority, h.Kind, h.Country, h.Grade, h.Because)
+			row(w, h.List, h.Entry, h.Plate, h.Queue, h.Action, h.Priority, h.Kind, h.Country, h.Grade, score(h), h.Because)
 		}
 	}
 	if len(ex.Others) > 0 {
 		fmt.Fprintf(w, "\ncame near, without an alert:\n")
-		row(w, "LIST", "ENTRY", "PLATE", "COUNTRY", "WHY")
+		row(w, "LIST", "ENTRY", "PLATE", "COUNTRY", "SCORE", "WHY")
 		for _, o := range ex.Others {
-			row(w, o.List, o.Entry, o.Plate, o.Country, o.Because)
+			row(w, o.List, o.Entry, o.Plate, o.Country, score(o), o.Because)
 		}
 	}
+}
+
+// score writes a score, and what the list needs of it.
+func score(e stream.Explained) string {
+	switch {
+	case e.Score == 0 && e.Threshold == 0:
+		return "-"
+	case e.Threshold == 0:
+		return fmt.Sprintf("%.2f", e.Score)
+	}
+	return fmt.Sprintf("%.3g of %.3g", e.Score, e.Threshold)
 }

@@ -445,6 +445,18 @@ func TestConsole(t *testing.T) {
 		}
 	})
 
+	t.Run("a pattern", func(t *testing.T) {
+		s := newService(t)
+		p := open(t, browser, s.link(), 1280, 800, false)
+		s.put(t, "a1", func(a *alert.Alert) {
+			a.Match.Kind, a.Match.Entry, a.Entry.Plate = "pattern", "AB1??*", "AB-1??-*"
+		})
+		p.shows("#card", "APPROCHÉE", "Plaque partielle sur la fiche : ? vaut un caractère, * plusieurs ou aucun.")
+		if eval[bool](p, "document.body.innerText.includes('plus long')") {
+			t.Error("the page compares the lengths of a plate and a pattern")
+		}
+	})
+
 	t.Run("an alert in hand is not replaced", func(t *testing.T) {
 		s := newService(t)
 		p := open(t, browser, s.link(), 1280, 800, false)

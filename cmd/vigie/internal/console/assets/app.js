@@ -536,6 +536,7 @@ function drawPlates(alert) {
 }
 
 function difference(match) {
+  if (match.kind === 'pattern') return 'Plaque partielle sur la fiche : ? vaut un caractère, * plusieurs ou aucun.';
   const d = match.differs ?? [];
   if (match.read.length !== match.entry.length) return 'Un texte est plus long que l’autre.';
   const pairs = d.map((i) => `${match.read[i] ?? '–'} lu, ${match.entry[i] ?? '–'} sur la fiche`);
