@@ -134,27 +134,6 @@ func BenchmarkIsContainer(b *testing.B) {
 	b.Run("key=container", func(b *testing.B) { perPlate(b, func(i int) { count(codes[i]) }) })
 }
 
-// BenchmarkRepairs isolates place repair: of good plates, the common case, of which only the
-// shape is looked at; and of misread ones, where an unknown country costs a walk through
-// the forms of all countries.
-func BenchmarkRepairs(b *testing.B) {
-	good := keysOf(b, sivPlates("%s%03d%s"))
-	misread := make([]Key, benchPlates)
-	for i := range misread {
-		misread[i] = mustParse(b, "A"+[]string{"8", "0", "B"}[i%3]+"1Z3CD")
-	}
-	dst := make([]Key, 0, maxRepairs)
-	for _, c := range []string{"FR", ""} {
-		c := mustCountry(b, c)
-		b.Run("read=good/country="+c.String(), func(b *testing.B) {
-			perPlate(b, func(i int) { dst = good[i].Repairs(c, dst[:0]) })
-		})
-		b.Run("read=misread/country="+c.String(), func(b *testing.B) {
-			perPlate(b, func(i int) { dst = misread[i].Repairs(c, dst[:0]) })
-		})
-	}
-}
-
 // BenchmarkParseCountry isolates the look-up of the country of a read.
 func BenchmarkParseCountry(b *testing.B) {
 	for _, s := range []string{"FR", "FRA", "eu-fr", "nowhere"} {

@@ -38,16 +38,6 @@ func ExampleKey_Fold() {
 	// Output: false true
 }
 
-func ExampleKey_Repairs() {
-	read, _ := plate.Parse("A8-1Z3-C0")
-	for _, k := range read.Repairs(country("F"), nil) {
-		fmt.Println(k.String())
-	}
-	// Output:
-	// AB123CD
-	// AB123CQ
-}
-
 func ExampleKey_Syntax() {
 	for _, raw := range []string{"AB-123-CD", "IO-123-CD", "A-123-BCD"} {
 		k, _ := plate.Parse(raw)

@@ -89,39 +89,3 @@ func model(raw string) outcome {
 func modelFold(plate string) string {
 	return strings.NewReplacer("O", "0", "D", "0", "Q", "0", "I", "1", "B", "8", "S", "5", "Z", "2", "G", "6").Replace(plate)
 }
-
-// modelRepairs is Repairs for France on text, without the exception for plates that are
-// valid as they stand: all ways of spelling the plate, of which it keeps SIV numbers.
-func modelRepairs(plate string) map[string]bool {
-	if len(plate) != 7 {
-		return nil
-	}
-	digitOf := map[byte]string{'O': "0", 'D': "0", 'Q': "0", 'I': "1", 'L': "1", 'Z': "2", 'S': "5", 'B': "8", 'G': "6"}
-	letterOf := map[byte]string{'8': "B", '5': "S", '2': "Z", '6': "G", '0': "DQ", '1': "LT"}
-	ways := []string{""}
-	for i := range len(plate) {
-		digit := plate[i] <= '9'
-		options := string(plate[i])
-		switch wantDigit := i >= 2 && i <= 4; {
-		case wantDigit && !digit:
-			options = digitOf[plate[i]]
-		case !wantDigit && digit:
-			options = letterOf[plate[i]]
-		}
-		var longer []string
-		for _, w := range ways {
-			for _, o := range options {
-				longer = append(longer, w+string(o))
-			}
-		}
-		ways = longer
-	}
-	found := make(map[string]bool)
-	for _, w := range ways {
-		left, number, right := w[:2], w[2:5], w[5:]
-		if w != plate && left != "SS" && right != "SS" && number != "000" && !strings.ContainsAny(left+right, "IOU") {
-			found[w] = true
-		}
-	}
-	return found
-}

@@ -5,8 +5,8 @@
 // A [Key] is the plate and nothing else: not its country, not its spacing, not how sure
 // the camera was. The codes of freight containers (ISO 6346) are identifiers of the same
 // kind, for port gates; [Key.IsContainer] tells them from plates. [Key.Syntax] grades a key
-// against the scheme of a country, [Key.Fold] and [Key.Repairs] give the keys it may have
-// been before a camera misread it. The package grades and proposes; it never decides that a
+// against the scheme of a country, [Key.FormOf] and [FormPlaces] say which characters may
+// stand where, [Key.Fold] what cameras confuse. The package grades; it never decides that a
 // plate is wrong, never drops one, and never compares plates that are merely alike: that
 // needs evidence and belongs to the matcher.
 //

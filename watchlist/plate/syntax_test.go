@@ -3,7 +3,6 @@ package plate
 import (
 	"math/bits"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -237,107 +236,12 @@ func TestEveryForm(t *testing.T) {
 }
 
 func TestSyntaxAllocations(t *testing.T) {
-	dst := make([]Key, 0, maxRepairs)
 	for _, p := range []string{"AB-123-CD", "1234-AB-75", "GVD-12-B", "AIG-1234", "M-1234-AB", "CJ-12-ABC", "A8-1Z3-CD", "00-000-01"} {
 		k := mustParse(t, p)
 		for _, c := range []Country{0, fr, mustCountry(t, "NL"), mustCountry(t, "GB"), mustCountry(t, "ES"), mustCountry(t, "RO")} {
 			if n := testing.AllocsPerRun(100, func() { _ = k.Syntax(c) }); n != 0 {
 				t.Errorf("Syntax(%s) in %q allocates %v times; want 0", p, c, n)
 			}
-			if n := testing.AllocsPerRun(100, func() { dst = k.Repairs(c, dst[:0]) }); n != 0 {
-				t.Errorf("Repairs(%s) in %q allocates %v times; want 0", p, c, n)
-			}
 		}
-	}
-}
-
-func TestRepairs(t *testing.T) {
-	for _, tt := range []struct{ name, plate, country, want string }{
-		{"a valid plate", "AB-123-CD", "FR", ""},
-		{"8 for B", "A8-123-CD", "FR", "AB123CD"},
-		{"B for 8", "AB-12B-CD", "FR", "AB128CD"},
-		{"O, D and Q for 0", "AB-ODQ-CD", "FR", ""}, // AB-000-CD does not exist
-		{"O and D for 0", "AB-OD1-CD", "FR", "AB001CD"},
-		{"I and L for 1", "AB-IL2-CD", "FR", "AB112CD"},
-		{"Z, S and G", "AB-ZSG-CD", "FR", "AB256CD"},
-		{"5, 2 and 6", "A5-123-26", "FR", "AS123ZG"},
-		{"0 for D or Q", "A0-123-CD", "FR", "AD123CD AQ123CD"},
-		{"1 for L or T", "A1-123-CD", "FR", "AL123CD AT123CD"},
-		{"all letters", "01-000-10", "FR", ""},
-		{"all letters, and a number", "01-001-10", "FR", "DL001LD DL001LQ DL001TD DL001TQ DT001LD DT001LQ DT001TD DT001TQ " +
-			"QL001LD QL001LQ QL001TD QL001TQ QT001LD QT001LQ QT001TD QT001TQ"},
-		{"S would make SS", "S5-123-CD", "FR", ""},
-		{"no digit looks like A", "AB-1A3-CD", "FR", ""},
-		{"no letter looks like 3", "A3-123-CD", "FR", ""},
-		{"a letter SIV has not", "AO-12B-CD", "FR", ""},
-		{"six characters", "A8-123-C", "FR", ""},
-		{"eight characters", "A8-123-CDE", "FR", ""},
-		{"a valid FNI number", "821-BB-28", "FR", ""},
-		{"overseas", "A8-123-CD", "RE", "AB123CD"},
-		{"another country", "A8-123-CD", "IT", ""},
-		{"a country without description", "A8-123-CD", "US", ""},
-
-		{"unknown, and only SIV fits", "AB-1Z3-CD", "", "AB123CD"},
-		{"unknown, and SIV is nearest", "AB-328-C0", "", "AB328CD AB328CQ"},
-		{"unknown, and Polish at the same price", "AB-128-C0", "", ""}, // ABL 28C0
-		{"unknown, and British as it stands", "AB-12S-CD", "", ""},
-		{"the same, known to be French", "AB-12S-CD", "FR", "AB125CD"},
-		{"unknown, and Bulgarian as it stands", "A8-123-CT", "", ""},
-		{"unknown, and valid", "AB-123-CD", "", ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			k := mustParse(t, tt.plate)
-			prefix := Key(42)
-			got := k.Repairs(mustCountry(t, tt.country), []Key{prefix})
-			if got[0] != prefix {
-				t.Fatal("Repairs does not append")
-			}
-			var plates []string
-			for _, k := range got[1:] {
-				plates = append(plates, k.String())
-			}
-			slices.Sort(plates)
-			if s := strings.Join(plates, " "); s != tt.want {
-				t.Errorf("Repairs(%s, %q) = %q; want %q", tt.plate, tt.country, s, tt.want)
-			}
-		})
-	}
-}
-
-func TestRepairsAgainstModel(t *testing.T) {
-	const seed = 20260318
-	r := rand.New(rand.NewPCG(seed, 1))
-	const left, middle = "ABSZGDQLTCV852601O", "0123456789ODQILZSBGA"
-	repaired := 0
-	for range 50_000 {
-		b := make([]byte, 7)
-		for i := range b {
-			from := left
-			if i >= 2 && i <= 4 {
-				from = middle
-			}
-			b[i] = from[r.IntN(len(from))]
-		}
-		k := pack(string(b))
-		want := modelRepairs(string(b))
-		if k.Syntax(fr) == Valid {
-			want = nil
-		}
-		got := k.Repairs(fr, nil)
-		for _, k := range got {
-			if !want[k.String()] {
-				t.Fatalf("seed %d: Repairs(%s) has %s", seed, b, k.String())
-			}
-		}
-		if len(got) != len(want) {
-			t.Fatalf("seed %d: Repairs(%s) are %d; want %d", seed, b, len(got), len(want))
-		}
-		if unknown := k.Repairs(0, nil); len(unknown) > 0 && !slices.Equal(unknown, got) {
-			t.Fatalf("seed %d: Repairs(%s) are others when the country is unknown", seed, b)
-		}
-		repaired += min(1, len(got))
-	}
-	if repaired < 10_000 {
-		t.Errorf("only %d of the random texts are repaired: the test tests little", repaired)
 	}
 }
