@@ -43,6 +43,7 @@ const (
 	becauseOther       = "different country, and the list takes exact hits only"
 	becauseAlikeOther  = "texts differ and so do the countries"
 	becausePatternElse = "the read fits the pattern, but its country is another"
+	becauseNoPattern   = "the entry is a pattern, and its list no longer takes any"
 	becauseUnlikely    = "the score is below the list's threshold: another vehicle is more likely"
 	becauseExempt      = "this reading was confirmed to be a misread of another vehicle"
 	becauseNotYet      = "the entry is not valid yet at the time of the read"
@@ -97,6 +98,9 @@ func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) V
 	case fitsPattern:
 		kind = KindPattern
 		switch {
+		case l.Tolerance != watchlist.TolerancePattern: // the list was changed under it
+			v.Because = becauseNoPattern
+			return v
 		case other:
 			v.Because = becausePatternElse
 			return v

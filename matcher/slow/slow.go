@@ -115,7 +115,7 @@ func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matche
 		if h.Country == plate.CountryUnknown {
 			h.Grade, h.Score = matcher.GradeLow, 0.5
 		}
-		return h, h.Country != plate.CountryDifferent && e.Pattern.Matches(read)
+		return h, list.Tolerance == watchlist.TolerancePattern && h.Country != plate.CountryDifferent && e.Pattern.Matches(read)
 	}
 	if !inexact {
 		return h, false

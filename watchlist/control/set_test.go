@@ -38,6 +38,8 @@ func TestSet(t *testing.T) {
 		"random":      func(r *rand.Rand, _ int) string { return fmt.Sprintf("%08x", r.Uint32()>>18) },
 		"ascending":   func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", i) },
 		"descending":  func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", 999999-i) },
+		"base32":      func(r *rand.Rand, _ int) string { return base32ID(r, 1+r.IntN(4)) },
+		"foreign":     func(r *rand.Rand, _ int) string { return foreignID(r, 1+r.IntN(4)) },
 		"same prefix": func(r *rand.Rand, _ int) string { return fmt.Sprintf("list-of-%d", r.IntN(4000)) },
 		"short":       func(r *rand.Rand, _ int) string { return fmt.Sprintf("%x", r.IntN(3000)) },
 	} {
@@ -99,5 +101,42 @@ func TestSet(t *testing.T) {
 				t.Errorf("the empty set has %d blocks", len(s.blocks))
 			}
 		})
+	}
+}
+
+func base32ID(r *rand.Rand, n int) string { return randomID(r, n, "234567abcdefghijklmnopqrstuvwxyz") }
+
+func foreignID(r *rand.Rand, n int) string { return randomID(r, n, "-012789_ayz") }
+
+func randomID(r *rand.Rand, n int, from string) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = from[r.IntN(len(from))]
+	}
+	return string(b)
+}
+
+// TestPrefix: prefixes never sort against the ids, whatever is in these, and those of
+// entry ids are spread evenly.
+func TestPrefix(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	ids := []string{"", "\x00", "\xff", "\xff\xff", "z", "zzzzzzzzzzzzz", "{", "a", "_", "8", "9z", "7z", "1", "-"}
+	for range 2000 {
+		ids = append(ids, base32ID(r, r.IntN(16)), foreignID(r, r.IntN(16)), randomID(r, r.IntN(16), "\x00-129_az~\xff"))
+	}
+	slices.Sort(ids)
+	for i := 1; i < len(ids); i++ {
+		if prefix(ids[i-1]) > prefix(ids[i]) {
+			t.Fatalf("%q has a greater prefix than %q", ids[i-1], ids[i])
+		}
+	}
+	var quarters [4]int
+	for range 40_000 {
+		quarters[prefix(base32ID(r, watchlist.EntryIDLen))>>58]++
+	}
+	for i, n := range quarters {
+		if n < 9_500 || n > 10_500 {
+			t.Errorf("%d of 40,000 random ids in quarter %d", n, i)
+		}
 	}
 }

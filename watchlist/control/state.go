@@ -31,7 +31,8 @@ type State struct {
 	books   map[string]*book
 	sensors map[string]*Sensor
 	decoder decoder
-	stats   Stats // counters of records only; Stats fills in the rest
+	bulk    []*decoder // one for each goroutine of LoadAll
+	stats   Stats      // counters of records only; Stats fills in the rest
 }
 
 // book is a list with its entries, or the entries of a list that is not there.
@@ -108,21 +109,27 @@ func NewState() *State {
 //
 // With any other error than a *RecordError nothing has happened.
 func (s *State) Apply(rec Record, dst []Change) ([]Change, error) {
-	err := s.apply(rec, &dst)
+	p := s.decoder.parse(rec)
+	err := s.apply(rec, &p, &dst)
 	return dst, err
 }
 
 // Load is Apply without the effects, for catching up: ten million changes that
-// nobody has seen the beginning of are better read once from Lists and All.
-func (s *State) Load(rec Record) error { return s.apply(rec, nil) }
+// nobody has seen the beginning of are better read once from Lists and All. For
+// many records at a time there is LoadAll.
+func (s *State) Load(rec Record) error {
+	p := s.decoder.parse(rec)
+	return s.apply(rec, &p, nil)
+}
 
 // Advance declares that the log holds no more records below next, and moves the
 // version to next-1 unless it is there already. Compaction may have removed the
 // last records of a log, whose offset others wait for.
 func (s *State) Advance(next int64) { s.version = max(s.version, next-1) }
 
-// apply applies rec and appends its effects to out unless that is nil.
-func (s *State) apply(rec Record, out *[]Change) error {
+// apply applies rec, of which p is what a decoder made, and appends the effects to out
+// unless that is nil.
+func (s *State) apply(rec Record, p *parsed, out *[]Change) error {
 	if rec.Offset <= s.version {
 		return fmt.Errorf("%w: offset %d at version %d", ErrOffset, rec.Offset, s.version)
 	}
@@ -135,10 +142,10 @@ func (s *State) apply(rec Record, out *[]Change) error {
 		}
 	}
 
-	kind, listID, id, ok := parseKey(rec.Key)
-	var bad *RecordError
+	kind, listID, id := p.kind, p.list, p.id
+	bad := p.bad
 	switch withdrawn := len(rec.Value) == 0; {
-	case !ok:
+	case !p.ok:
 		bad = fault(ReasonKey, "")
 	case kind == KindUnknown:
 		s.stats.Unknown++
@@ -155,11 +162,9 @@ func (s *State) apply(rec Record, out *[]Change) error {
 		s.tidy(b)
 	case kind == KindEntry:
 		b := s.book(listID)
-		var e *watchlist.Entry
-		if !withdrawn {
-			if e, bad = s.decoder.entry(rec.Value, b.id, id); e != nil {
-				e.Version = rec.Offset
-			}
+		e := p.entry
+		if e != nil {
+			e.List, e.Version = b.id, rec.Offset
 		}
 		b.setEntry(string(id), e, emit)
 		b.lose(id, bad != nil)
