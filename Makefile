@@ -2,8 +2,12 @@
 # but Go (and, for test, Java and Maven) on a fresh machine.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 FUZZTIME    ?= 20s
 BENCHTIME   ?= 1s
+BENCH       ?= .
+COUNT       ?= 10
+BASE        ?= main
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -49,8 +53,18 @@ fuzz: ## fuzz every parser of outside bytes for FUZZTIME each (default 20s)
 		done; done
 
 .PHONY: bench
-bench: ## run the benchmarks
-	go test ./... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME)
+bench: ## run the benchmarks (BENCH=regex, BENCHTIME=1s)
+	go test ./... -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME)
+
+# In CI, where machines are shared, times are held to sanity limits only.
+.PHONY: budget
+budget: ## fail when the matcher breaks a budget: allocations, ratios, and unless CI is set the times themselves (6 GiB, under a minute)
+	go run ./bench/budget -full $(if $(CI),,-ns)
+
+.PHONY: bench-compare
+bench-compare: BENCHTIME = 300ms
+bench-compare: ## benchstat of matcher and plate: BASE (main) against this tree, in turn (BENCH=regex, COUNT=10, BENCHTIME=300ms)
+	@BENCH='$(BENCH)' COUNT='$(COUNT)' BENCHTIME='$(BENCHTIME)' BENCHSTAT='$(BENCHSTAT)' bench/compare.sh '$(BASE)'
 
 .PHONY: generate
 generate: ## regenerate the Protobuf code

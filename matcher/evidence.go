@@ -28,38 +28,32 @@ func DefaultThreshold(t watchlist.Tolerance, entries int) float32 {
 // MaxCandidates is how many of a sensor's other readings are weighed.
 const MaxCandidates = 8
 
-// evidence weighs a read against entries: the text that the sensor settled on
-// and its other readings, each as likely as the sensor says.
-type evidence struct {
-	readings [1 + MaxCandidates]misread.Reading
-	weights  [1 + MaxCandidates]float32 // they add up to 1
-	n        int
-}
-
 // unsaid is the weight of a reading that comes without confidence.
 const unsaid = 0.1
 
-func (ev *evidence) set(q *Query) {
-	ev.readings[0].Set(q.Key, q.Country, q.Conf, q.CharConf)
-	ev.weights[0] = 1
-	ev.n = 1
+// score returns how likely the vehicle bears the plate of e, 0 to 1, by what the
+// sensor settled on, r, and its other readings, each as likely as the sensor says.
+func score(e *watchlist.Entry, r *misread.Reading, q *Query) float32 {
+	p := r.Posterior(e.Key, e.Country)
 	if len(q.Candidates) == 0 {
-		return
+		return p
 	}
+	others := q.Candidates[:min(len(q.Candidates), MaxCandidates)]
 	all := orUnsaid(q.Conf)
-	ev.weights[0] = all
-	for _, c := range q.Candidates[:min(len(q.Candidates), MaxCandidates)] {
-		if c.Key == q.Key || c.Key == 0 {
-			continue
+	for _, c := range others {
+		if c.Key != q.Key && c.Key != 0 {
+			all += orUnsaid(c.Conf)
 		}
-		ev.readings[ev.n].Set(c.Key, q.Country, q.Conf, nil)
-		ev.weights[ev.n] = orUnsaid(c.Conf)
-		all += ev.weights[ev.n]
-		ev.n++
 	}
-	for i := range ev.n {
-		ev.weights[i] /= all
+	p *= orUnsaid(q.Conf) / all
+	for _, c := range others {
+		if c.Key != q.Key && c.Key != 0 {
+			var o misread.Reading
+			o.Set(c.Key, q.Country, q.Conf, nil)
+			p += orUnsaid(c.Conf) / all * o.Posterior(e.Key, e.Country)
+		}
 	}
+	return p
 }
 
 func orUnsaid(conf float32) float32 {
@@ -67,12 +61,4 @@ func orUnsaid(conf float32) float32 {
 		return conf
 	}
 	return unsaid
-}
-
-// score returns how likely the vehicle bears the plate of e, 0 to 1.
-func (ev *evidence) score(e *watchlist.Entry) (p float32) {
-	for i := range ev.n {
-		p += ev.weights[i] * ev.readings[i].Posterior(e.Key, e.Country)
-	}
-	return p
 }

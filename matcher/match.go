@@ -113,7 +113,9 @@ func (s *Snapshot) gather(dst []Hit, vs *[]Verdict, q *Query) []Hit {
 	}
 	if s.nNear > 0 {
 		for _, k := range around[:n] {
-			dst = s.note(dst, from, vs, &f, q, s.near.find(k))
+			if entries := s.near.find(k); entries != nil {
+				dst = s.note(dst, from, vs, &f, q, entries)
+			}
 		}
 	}
 	for _, c := range q.Candidates[:min(len(q.Candidates), MaxCandidates)] {
@@ -150,15 +152,16 @@ func (s *Snapshot) note(dst []Hit, from int, vs *[]Verdict, f *found, q *Query, 
 // weigh judges what is in f and empties it. dst[from:] and vs have what was
 // weighed before.
 func (s *Snapshot) weigh(dst []Hit, from int, vs *[]Verdict, f *found, q *Query) []Hit {
-	var ev evidence
-	ev.set(q)
+	var r misread.Reading
+	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
 	for _, e := range f.entries[:f.n] {
 		l := s.lists[e.List]
 		if l == nil || !inexact(l.Tolerance) ||
+			vs == nil && len(q.Candidates) == 0 && r.Below(e.Key, l.threshold) ||
 			slices.ContainsFunc(dst[from:], func(h Hit) bool { return h.Entry == e }) {
 			continue
 		}
-		switch v := s.judge(e, q, alikeText, ev.score(e)); {
+		switch v := s.judge(e, q, alikeText, score(e, &r, q)); {
 		case vs != nil:
 			if !slices.ContainsFunc(*vs, func(v Verdict) bool { return v.Entry == e }) {
 				*vs = append(*vs, v)

@@ -41,6 +41,11 @@ func (s *shard) find(h uint64) []*watchlist.Entry {
 	if s == nil || !filterHas(s.words, h) {
 		return nil
 	}
+	return s.lookUp(h)
+}
+
+// lookUp is find without the filter.
+func (s *shard) lookUp(h uint64) []*watchlist.Entry {
 	b := bucketOf(h, len(s.start)-1)
 	i, end := s.start[b], s.start[b+1]
 	for i < end && s.hashes[i] < h {

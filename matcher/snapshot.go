@@ -25,7 +25,7 @@ func New() *Matcher {
 		version:    -1,
 		exact:      new(index),
 		folded:     new(index),
-		near:       new(index),
+		near:       nearIndex{index: new(index)},
 		lists:      map[string]*listState{},
 		counts:     map[string]int{},
 		zones:      map[string][]string{},
@@ -49,7 +49,7 @@ type Snapshot struct {
 	version  int64
 	exact    *index
 	folded   *index
-	near     *index
+	near     nearIndex
 	nExact   int
 	nFolded  int // 0 spares every read the folding
 	nNear    int
@@ -139,8 +139,10 @@ func (s *Snapshot) apply(changes []control.Change, progress func(done, total int
 	s.nExact += grown
 	s.folded, grown = s.folded.apply(folded, tick)
 	s.nFolded += grown
-	s.near, grown = s.near.apply(near, tick)
-	s.nNear += grown
+	if x, grown := s.near.apply(near, tick); x != s.near.index {
+		s.nNear += grown
+		s.near = withFront(x, s.nNear)
+	}
 	s.applyPatterns(changes)
 	s.applyExemptions(changes)
 	s.applyThresholds(all)

@@ -143,6 +143,7 @@ func init() {
 		}
 	}
 	prepareChoices()
+	prepareFloor()
 }
 
 // sumRow adds up the rows of the characters of a set.
@@ -245,6 +246,37 @@ func (r *Reading) Posterior(entry plate.Key, country plate.Country) float32 {
 	return min(1, l/r.all(entry, entry.FormOf(country), country))
 }
 
+// Below reports whether the Posterior of entry is certainly less than least. It
+// is for the many entries that are alike and yet out of the question: at half the
+// price it rules out most of them. False says nothing.
+func (r *Reading) Below(entry plate.Key, least float32) bool {
+	// What may have been read as r includes r itself, if it is a good plate.
+	return r.country != 0 && r.good() && r.likelihood(entry) < least*selfFloor[r.band]
+}
+
+// selfFloor is, by band, the least likelihood with which any plate is read right.
+var selfFloor [Bands + 1]float32
+
+func prepareFloor() {
+	var wrong, lost, added float32
+	for x := 1; x < Codes; x++ {
+		wrong = max(wrong, learnt.Wrong[0][x])
+	}
+	for _, p := range learnt.Lost[0] {
+		lost = max(lost, p)
+	}
+	for _, p := range learnt.Added[0] {
+		added = max(added, p)
+	}
+	for b := range selfFloor {
+		p := learnt.Kind[b][0] * (1 - added)
+		for range plate.MaxLen {
+			p *= (1 - wrong) * (1 - lost) * (1 - added)
+		}
+		selfFloor[b] = p
+	}
+}
+
 // all returns the sum of the likelihoods of what may have been read as r: the
 // plates of a form of country, which is that of entry, or -1; and r itself if it
 // is a good plate of another form.
@@ -252,13 +284,28 @@ func (r *Reading) all(entry plate.Key, form int, country plate.Country) float32 
 	if form < 0 || r.form != form {
 		r.mass, r.form = r.massLike(entry, form), form
 	}
-	if !r.good() || r.key.FormOf(country) == form { // in the second case it is among the plates of the form
+	if !r.good() || r.among(entry, form, country) {
 		return r.mass
 	}
 	if r.self < 0 {
 		r.self = r.likelihood(r.key)
 	}
 	return r.mass + r.self
+}
+
+// among reports whether r, a good plate, is one of those that massLike sums up.
+func (r *Reading) among(entry plate.Key, form int, country plate.Country) bool {
+	if form >= 0 {
+		return r.key.FormOf(country) == form
+	}
+	var code [plate.MaxLen]uint8
+	n := entry.Codes(&code)
+	for i, x := range code[:n] {
+		if letters>>x&1 != letters>>r.code[i+drift]&1 {
+			return false
+		}
+	}
+	return n == r.n
 }
 
 // good reports whether the read is, as it stands, a plate that its country

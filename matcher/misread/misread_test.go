@@ -174,6 +174,11 @@ func TestAgainstEveryPlate(t *testing.T) {
 					want = append(want, k)
 				}
 			}
+			for _, k := range all {
+				if p := rd.Posterior(k, fr); rd.Below(k, 0.01) && p >= 0.01 {
+					t.Errorf("%s at %v: Below rules out %s, which has %v", text, conf, k.String(), p)
+				}
+			}
 			if mass := float64(rd.massLike(all[0], form)); math.Abs(mass-sum) > 1e-3*sum {
 				t.Errorf("%s at %v: mass %v, want %v", text, conf, mass, sum)
 			}
@@ -343,6 +348,11 @@ func FuzzReading(f *testing.F) {
 		r.Set(plate.Key(read), plate.Country(c), conf, charConf)
 		if p := r.Posterior(plate.Key(entry), plate.Country(c)); !(p >= 0 && p <= 1) {
 			t.Fatalf("Posterior = %v", p)
+		}
+		for _, c := range []plate.Country{plate.Country(c), 0} {
+			if p := r.Posterior(plate.Key(entry), c); p >= 0.01 && r.Below(plate.Key(entry), 0.01) {
+				t.Fatalf("Below rules out %v", p)
+			}
 		}
 		for _, k := range r.Decode(nil, 0.01) {
 			if !k.Valid() || k == plate.Key(read) {

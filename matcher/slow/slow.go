@@ -218,7 +218,7 @@ func score(e *watchlist.Entry, q matcher.Query) (p float32) {
 			all += sure(c.Conf)
 		}
 	}
-	p = sure(q.Conf) / all * r.Posterior(e.Key, e.Country)
+	p = r.Posterior(e.Key, e.Country) * (sure(q.Conf) / all)
 	for _, c := range others {
 		if c.Key != q.Key && c.Key != 0 {
 			r.Set(c.Key, q.Country, q.Conf, nil)

@@ -1,6 +1,9 @@
 package plate
 
-import "testing"
+import (
+	"math/rand/v2"
+	"testing"
+)
 
 func TestFormOf(t *testing.T) {
 	for _, tt := range []struct {
@@ -67,6 +70,20 @@ func TestCodes(t *testing.T) {
 	var c [MaxLen]uint8
 	if n := pack("0A9Z").Codes(&c); n != 4 || c[0] != 1 || c[1] != 11 || c[2] != 10 || c[3] != 36 {
 		t.Errorf("codes %v of %d characters", c, n)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200_000 {
+		k := Key(r.Uint64() >> r.IntN(64))
+		text := k.spell()
+		n := k.Codes(&c)
+		if n != text.len() {
+			t.Fatalf("key %d has %d codes, %d characters", uint64(k), n, text.len())
+		}
+		for i, ch := range text.bytes() {
+			if c[i] != ascii[ch]&codeMask {
+				t.Fatalf("key %d: code %d is %d, character %c", uint64(k), i, c[i], ch)
+			}
+		}
 	}
 	if n := Key(5).Codes(&c); n != 0 {
 		t.Errorf("a key that is not valid has %d codes", n)
