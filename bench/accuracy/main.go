@@ -37,7 +37,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"vigie/matcher"
 	"vigie/watchlist"
 )
 
@@ -141,5 +140,3 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	}
 	return tw.Flush()
 }
-
-var _ = matcher.New

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -80,9 +79,9 @@ func (c *corpus) scope(french bool) *scope {
 
 // draw adds n plates as issued, none of a vehicle of the corpus.
 func (s *scope) draw(r *rand.Rand, plates []wanted, n int) []wanted {
-	truths := map[plate.Key]bool{}
+	truths := map[wanted]bool{}
 	for _, v := range s.c.vehicles {
-		truths[v.key] = true
+		truths[wanted{v.key, v.country}] = true
 	}
 	for range n {
 		x := r.Float64()
@@ -94,11 +93,11 @@ func (s *scope) draw(r *rand.Rand, plates []wanted, n int) []wanted {
 		for s.shares[i] == 0 { // rounding
 			i--
 		}
-		k := s.c.series[i].draw(r)
-		for truths[k] {
-			k = s.c.series[i].draw(r)
+		w := wanted{s.c.series[i].draw(r), s.c.series[i].country}
+		for truths[w] {
+			w.key = s.c.series[i].draw(r)
 		}
-		plates = append(plates, wanted{k, s.c.series[i].country})
+		plates = append(plates, w)
 	}
 	return plates
 }
@@ -254,5 +253,3 @@ func (s *scope) count(o *options, tol watchlist.Tolerance, threshold float32) fl
 	}
 	return float64(hits) * 1e6 / float64(o.draws*len(s.reads))
 }
-
-var _ = fmt.Sprint

@@ -106,3 +106,21 @@ func TestNothing(t *testing.T) {
 		t.Error("nothing measured is not broken")
 	}
 }
+
+// TestTries: what is measured again takes the place of what was broken.
+func TestTries(t *testing.T) {
+	r := new(report)
+	r.atMost("a", "one", "", []float64{9}, 1)
+	r.info("a", "beside", "", []float64{9})
+	r.atMost("b", "two", "", []float64{1}, 1)
+	again := new(report)
+	if only := r.brokenGuards(); !only.MatchString("a") || only.MatchString("b") {
+		t.Errorf("broken: %s", only)
+	}
+	again.atMost("a", "one", "", []float64{1}, 1)
+	again.info("a", "beside", "", []float64{1})
+	r.replace(again)
+	if r.broken() != 0 || len(r.Rows) != 3 || r.Rows[0].Median != 1 || r.Rows[2].Guard != "b" {
+		t.Errorf("rows %+v", r.Rows)
+	}
+}

@@ -18,6 +18,8 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -60,6 +62,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		o.only, err = regexp.Compile(s)
 		return err
 	})
+	tries := fs.Int("tries", 3, "how often a broken guard is measured before it counts: a neighbour on the machine only ever slows")
 	output := fs.String("o", "text", "text or json")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -70,10 +73,16 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 
 	start := time.Now()
+	doing := func(what string) { fmt.Fprintf(stderr, "%5.1fs  %s\n", time.Since(start).Seconds(), what) }
 	r := &report{Machine: measure.Here(), ns: o.ns}
-	guardAll(r, o, func(doing string) {
-		fmt.Fprintf(stderr, "%5.1fs  %s\n", time.Since(start).Seconds(), doing)
-	})
+	guardAll(r, o, doing)
+	for try := 2; try <= *tries && r.broken() > 0; try++ {
+		again := &report{Machine: r.Machine, ns: o.ns}
+		o.only = r.brokenGuards()
+		doing(fmt.Sprintf("try %d of %d of what is broken: %s", try, *tries, o.only))
+		guardAll(again, o, doing)
+		r.replace(again)
+	}
 	r.Seconds = float64(int(time.Since(start).Seconds()*10)) / 10
 	if *output == "json" {
 		enc := json.NewEncoder(stdout)
@@ -96,6 +105,36 @@ type report struct {
 	Seconds float64         `json:"seconds"`
 	Rows    []row           `json:"rows"`
 	ns      bool
+}
+
+// brokenGuards matches the names of the guards that are broken.
+func (r *report) brokenGuards() *regexp.Regexp {
+	var names []string
+	for _, row := range r.Rows {
+		if row.Verdict == broken && !slices.Contains(names, regexp.QuoteMeta(row.Guard)) {
+			names = append(names, regexp.QuoteMeta(row.Guard))
+		}
+	}
+	return regexp.MustCompile("^(" + strings.Join(names, "|") + ")$")
+}
+
+// replace puts the rows of the guards that were measured again where the old ones were.
+func (r *report) replace(again *report) {
+	var rows []row
+	done := map[string]bool{}
+	for _, old := range r.Rows {
+		if done[old.Guard] {
+			continue
+		}
+		fresh := slices.DeleteFunc(slices.Clone(again.Rows), func(n row) bool { return n.Guard != old.Guard })
+		if len(fresh) == 0 {
+			rows = append(rows, old)
+			continue
+		}
+		done[old.Guard] = true
+		rows = append(rows, fresh...)
+	}
+	r.Rows = rows
 }
 
 // row is one line of the table.
