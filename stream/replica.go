@@ -63,20 +63,25 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 	defer r.mu.Unlock()
 	var changes []control.Change
 	catchingUp := !r.caughtUp.Load()
+	unreadable := func(err *control.RecordError) {
+		r.bad.Add(1)
+		if r.onBad != nil {
+			r.onBad(err)
+		}
+	}
+	if catchingUp { // the matcher takes the whole state at the end, at once
+		if err := r.state.LoadAll(records, unreadable); err != nil {
+			return err
+		}
+		records = nil
+	}
 	for _, rec := range records {
 		var err error
-		if catchingUp {
-			err = r.state.Load(rec) // the matcher takes the whole state at the end, at once
-		} else {
-			changes, err = r.state.Apply(rec, changes)
-		}
-		var unreadable *control.RecordError
+		changes, err = r.state.Apply(rec, changes)
+		var bad *control.RecordError
 		switch {
-		case errors.As(err, &unreadable):
-			r.bad.Add(1)
-			if r.onBad != nil {
-				r.onBad(err)
-			}
+		case errors.As(err, &bad):
+			unreadable(bad)
 		case err != nil:
 			return err
 		}

@@ -24,16 +24,25 @@ func ValidID(id string) bool {
 	if id == "" || len(id) > MaxIDBytes {
 		return false
 	}
+	var bad uint8
 	for i := range len(id) {
-		switch c := id[i]; {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		case (c == '-' || c == '_') && i > 0:
+		bad |= notInID[id[i]]
+	}
+	return bad == 0 && id[0] != '-' && id[0] != '_'
+}
+
+// notInID is 1 for every byte that no id has. Ten million ids are checked when a process
+// starts.
+var notInID = func() (t [256]uint8) {
+	for c := range t {
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_':
 		default:
-			return false
+			t[c] = 1
 		}
 	}
-	return true
-}
+	return t
+}()
 
 // SaltSize is the length of List.Salt in bytes: 128 bits cannot be guessed.
 const SaltSize = 16

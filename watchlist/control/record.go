@@ -269,13 +269,16 @@ type parsed struct {
 	list, id []byte // they lie in the key
 	ok       bool   // as parseKey says
 	entry    *watchlist.Entry
+	prefix   uint64 // of the id of entry
 	bad      *RecordError
 }
 
 func (d *decoder) parse(rec Record) (p parsed) {
 	p.kind, p.list, p.id, p.ok = parseKey(rec.Key)
 	if p.ok && p.kind == KindEntry && len(rec.Value) > 0 {
-		p.entry, p.bad = d.entry(rec.Value, p.list, p.id)
+		if p.entry, p.bad = d.entry(rec.Value, p.list, p.id); p.entry != nil {
+			p.prefix = prefix(p.entry.ID)
+		}
 	}
 	return p
 }
@@ -411,7 +414,7 @@ func (d *decoder) entry(value, list, id []byte) (*watchlist.Entry, *RecordError)
 	if e.Country, ok = plate.ParseCountry(string(f.country)); !ok {
 		return nil, fault(ReasonField, "country")
 	}
-	if e.Action, err = watchlist.ParseAction(string(f.action)); err != nil {
+	if e.Action, err = watchlist.ParseAction(d.share(f.action)); err != nil {
 		return nil, fault(ReasonField, "action")
 	}
 	if f.priority > uint32(watchlist.PriorityInfo) {

@@ -15,15 +15,20 @@ func checkSet(t *testing.T, s *set[*watchlist.Entry], model map[string]*watchlis
 	t.Helper()
 	want := slices.Sorted(maps.Keys(model))
 	var got []string
-	for i, b := range s.blocks {
-		if len(b.items) == 0 || len(b.items) > maxBlock || b.first != b.items[0].prefix {
-			t.Fatalf("block %d has %d items, first %x", i, len(b.items), b.first)
+	for i, r := range s.runs {
+		if len(r.blocks) == 0 || len(r.blocks) > maxRun || r.first != r.blocks[0].first {
+			t.Fatalf("run %d has %d blocks, first %x", i, len(r.blocks), r.first)
 		}
-		for _, it := range b.items {
-			if it.prefix != prefix(it.value.ID) || model[it.value.ID] != it.value {
-				t.Fatalf("item %q is not what was put", it.value.ID)
+		for i, b := range r.blocks {
+			if len(b.items) == 0 || len(b.items) > maxBlock || b.first != b.items[0].prefix {
+				t.Fatalf("block %d has %d items, first %x", i, len(b.items), b.first)
 			}
-			got = append(got, it.value.ID)
+			for _, it := range b.items {
+				if it.prefix != prefix(it.value.ID) || model[it.value.ID] != it.value {
+					t.Fatalf("item %q is not what was put", it.value.ID)
+				}
+				got = append(got, it.value.ID)
+			}
 		}
 	}
 	if !slices.Equal(got, want) || s.n != len(want) {
@@ -91,17 +96,83 @@ func TestSet(t *testing.T) {
 				delete(model, id)
 				if i%500 == 0 {
 					checkSet(t, &s, model)
-					if s.n > maxBlock && s.n < len(s.blocks)*maxBlock/8 {
-						t.Errorf("%d entries lie in %d blocks", s.n, len(s.blocks))
+					if blocks := countBlocks(&s); s.n > maxBlock && s.n < blocks*maxBlock/8 {
+						t.Errorf("%d entries lie in %d blocks", s.n, blocks)
 					}
 				}
 			}
 			checkSet(t, &s, model)
-			if len(s.blocks) != 0 {
-				t.Errorf("the empty set has %d blocks", len(s.blocks))
+			if len(s.runs) != 0 {
+				t.Errorf("the empty set has %d runs", len(s.runs))
 			}
 		})
 	}
+}
+
+// TestSetParts puts many entries at a time, several parts at once, and takes them out.
+func TestSetParts(t *testing.T) {
+	for name, id := range map[string]func(*rand.Rand) string{
+		"base32": func(r *rand.Rand) string { return base32ID(r, watchlist.EntryIDLen) },
+		"short":  func(r *rand.Rand) string { return base32ID(r, 3) },
+		// All of a million ids have one of a few prefixes, and runs begin within one.
+		"same prefix": func(r *rand.Rand) string { return fmt.Sprintf("%d-%06d", r.IntN(3), r.IntN(1e6)) },
+		"one prefix":  func(r *rand.Rand) string { return fmt.Sprintf("list-of-%06d", r.IntN(1e6)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(5, 6))
+			var s set[*watchlist.Entry]
+			model := make(map[string]*watchlist.Entry)
+			for round := range 6 {
+				var items []item[*watchlist.Entry]
+				old := make(map[*watchlist.Entry]*watchlist.Entry)
+				for range 12_000 {
+					e := &watchlist.Entry{ID: id(r)}
+					items = append(items, item[*watchlist.Entry]{prefix(e.ID), e})
+					old[e], model[e.ID] = model[e.ID], e
+				}
+				parts := s.take(1 + round)
+				done := make([]map[*watchlist.Entry]*watchlist.Entry, len(parts))
+				parallel(len(parts), func(i int) {
+					done[i] = make(map[*watchlist.Entry]*watchlist.Entry)
+					parts[i].putAll(items, func(old, e *watchlist.Entry) { done[i][e] = old })
+				})
+				s.unite(parts)
+				checkSet(t, &s, model)
+				n := 0
+				for _, d := range done {
+					for e, was := range d {
+						if n++; old[e] != was {
+							t.Fatalf("put(%q) = %v, want %v", e.ID, was, old[e])
+						}
+					}
+				}
+				if n != len(items) {
+					t.Fatalf("%d of %d entries were put", n, len(items))
+				}
+			}
+			if name == "base32" && len(s.runs) < 4 {
+				t.Errorf("%d runs: the test tests little", len(s.runs))
+			}
+			left := len(model)
+			for id, e := range model {
+				if s.remove(id) != e {
+					t.Fatalf("%q was not found", id)
+				}
+				delete(model, id)
+				if left--; left%20_000 == 0 {
+					checkSet(t, &s, model)
+				}
+			}
+			checkSet(t, &s, model)
+		})
+	}
+}
+
+func countBlocks(s *set[*watchlist.Entry]) (n int) {
+	for _, r := range s.runs {
+		n += len(r.blocks)
+	}
+	return n
 }
 
 func base32ID(r *rand.Rand, n int) string { return randomID(r, n, "234567abcdefghijklmnopqrstuvwxyz") }

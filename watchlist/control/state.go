@@ -259,41 +259,58 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 // setEntry replaces the entry of b with an id by e, nil to withdraw it. Its
 // exemptions go and come with it, and stay where it is only replaced.
 func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
-	var c Change
 	var old *watchlist.Entry
 	if e == nil {
 		old = b.entries.remove(id)
 	} else {
 		old = b.entries.put(e)
 	}
+	live, exempt := b.tally(id, old, e)
+	b.live += live
+	b.exempt += exempt
+	var c Change
 	if old != nil && b.owns(old) {
 		c.OldEntry = old
-		b.live--
 	}
 	if e != nil && b.owns(e) {
 		c.NewEntry = e
-		b.live++
 	}
 	if c == (Change{}) {
 		return
 	}
-	if c.NewEntry == nil {
+	if exempt < 0 {
 		for _, x := range b.exemptions.byEntry[id] {
 			if b.covers(x) {
-				b.exempt--
 				emit(Change{OldExemption: x})
 			}
 		}
 	}
 	emit(c)
-	if c.OldEntry == nil {
+	if exempt > 0 {
 		for _, x := range b.exemptions.byEntry[id] {
 			if b.covers(x) {
-				b.exempt++
 				emit(Change{NewExemption: x})
 			}
 		}
 	}
+}
+
+// tally returns what it does to b.live and b.exempt that e takes the place of old, the
+// entry with an id. Either may be nil.
+func (b *book) tally(id string, old, e *watchlist.Entry) (live, exempt int) {
+	was, is := old != nil && b.owns(old), e != nil && b.owns(e)
+	if was == is {
+		return 0, 0
+	}
+	for _, x := range b.exemptions.byEntry[id] {
+		if b.covers(x) {
+			exempt++
+		}
+	}
+	if is {
+		return 1, exempt
+	}
+	return -1, -exempt
 }
 
 // lose notes whether the record of the entry with an id cannot be read.
