@@ -30,6 +30,9 @@ type Config struct {
 	// MaxAge is the age of a read, by its own time, from which its alerts are
 	// late and ask for no stop. 10 minutes when 0.
 	MaxAge time.Duration
+	// Late makes every alert late, whatever the age of its read: for reads that are
+	// read again.
+	Late bool
 	// CommitEvery bounds how long finished records stay uncommitted, and so how
 	// many reads are read again after a crash. 200 ms when 0.
 	CommitEvery time.Duration
@@ -142,7 +145,7 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 		}
 		if w.batch.Skipped > 0 {
 			p.stats.skipped.Add(w.batch.Skipped)
-			p.cfg.Log.Error("reads were lost to retention before they were matched: raise the retention of the reads topic or add matchers",
+			p.cfg.Log.Error("reads were gone before they were matched, by retention or because a broker lost them: raise the retention of the reads topic or add matchers",
 				zap.Int("partition", part.ID()), zap.Int64("reads", w.batch.Skipped))
 		}
 		if err := w.process(ctx); err != nil {
@@ -288,7 +291,7 @@ func (w *worker) match(dst []*alert.Alert, snap *matcher.Snapshot, r *read) []*a
 				Read:   r.key.String(), Entry: h.Entry.Normalised(),
 				Differs: h.Positions(), Version: snap.Version(),
 			},
-			Now: now, MaxAge: w.p.cfg.MaxAge,
+			Now: now, MaxAge: w.p.cfg.MaxAge, Late: w.p.cfg.Late,
 		}))
 	}
 	return dst
@@ -309,9 +312,32 @@ func (w *worker) weigh(q *matcher.Query, r *sensors.Read) {
 	q.Candidates = w.candidates
 }
 
+// generation is that of queues which may lose what they have acknowledged; see
+// Failover. Others have one.
+func (p *Processor) generation() int64 {
+	if q, ok := p.cfg.Queues.(interface{ Generation() int64 }); ok {
+		return q.Generation()
+	}
+	return 0
+}
+
 // publish returns once every alert in hand is in its queue and on the hits
 // topic, or no longer wanted.
 func (w *worker) publish(ctx context.Context) error {
+	for {
+		generation := w.p.generation()
+		if err := w.publishOnce(ctx); err != nil {
+			return err
+		}
+		if w.p.generation() == generation {
+			return nil
+		}
+		// The queues failed over between their answer and that of the hits topic,
+		// from which they were made good too early for these.
+	}
+}
+
+func (w *worker) publishOnce(ctx context.Context) error {
 	todo := w.alerts
 	var settled []*alert.Event
 	for len(todo) > 0 {

@@ -20,7 +20,7 @@ type Stats struct {
 	Duplicates int64            // alerts that were there before
 	Stale      int64            // alerts refused by a fence and matched again
 	Dead       map[Reason]int64 // records sent to the dead-letter topic
-	Skipped    int64            // reads lost to retention before they were matched
+	Skipped    int64            // reads that were gone, by retention or loss, before they were matched
 	Retries    int64            // failed calls to the queues, the hits topic or the dead-letter topic
 	Lag        map[int]int64    // records not yet fetched, by partition owned
 

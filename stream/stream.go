@@ -48,7 +48,7 @@ type Batch struct {
 	Records   []Record
 	Next      int64 // offset after the last record, to commit; also moves over records that are not data
 	HighWater int64 // end of the partition when the batch was fetched
-	Skipped   int64 // offsets lost to retention before this batch: reads that nobody matched
+	Skipped   int64 // offsets that were gone, by retention or loss, before they were read: reads that nobody matched
 }
 
 // Record is one record of the reads topic. Value is valid until the next Fetch.

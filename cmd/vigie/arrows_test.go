@@ -31,6 +31,7 @@ func TestArrows(t *testing.T) {
 		{"vigie/matcher", `vigie/watchlist(/.*)?|vigie/matcher/misread`},
 		{"vigie/stream/alert", `vigie/(watchlist|sensors|stream/alert)(/.*)?`},
 		{"vigie/stream", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?`},
+		{"vigie/stream/ledger", `vigie/(watchlist|sensors|stream/alert)(/.*)?`},
 		{"vigie/stream/kafka", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?|vigie/stream`},
 		{"vigie/stream/redisqueue", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?|vigie/stream`},
 		{"vigie/stream/embedded", `-`},

@@ -60,6 +60,12 @@ const (
 func newSite(t *testing.T) *site {
 	t.Helper()
 	k, r := services(t)
+	return newSiteOn(t, k, r)
+}
+
+// newSiteOn is newSite on given services; more are variables of the environment.
+func newSiteOn(t *testing.T, k, r string, more ...string) *site {
+	t.Helper()
 	id := fmt.Sprintf("t%08x", rand.Uint32())
 	s := &site{t: t, prefix: id + ".", queue: id, kafka: k, redis: r}
 	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
@@ -85,6 +91,7 @@ func newSite(t *testing.T) *site {
 	s.env = append(s.env,
 		"VIGIE_KAFKA_BROKERS="+k, "VIGIE_REDIS_ADDR="+r, "VIGIE_KAFKA_PREFIX="+s.prefix, "VIGIE_KAFKA_GROUP="+id,
 		"VIGIE_KAFKA_TOPICS_READS_PARTITIONS=4", "VIGIE_HTTP_TOKENS_FILE="+tokens)
+	s.env = append(s.env, more...)
 	out, err := s.command("topics", "apply").CombinedOutput()
 	if err != nil {
 		t.Fatalf("vigie topics apply: %v\n%s", err, out)

@@ -57,7 +57,8 @@ Exit codes: 0 done, 1 failed, 2 the data given was refused.`,
 	}
 	root.AddCommand(
 		newDemoCmd(), newServeCmd(), newExplainCmd(), newListsCmd(), newEntriesCmd(),
-		newTopicsCmd(), newConfigCmd(), newVersionCmd(),
+		newLoadCmd(),
+		newTopicsCmd(), newReplayCmd(), newConfigCmd(), newVersionCmd(),
 	)
 	return root
 }

@@ -157,11 +157,12 @@ type Input struct {
 	// MaxAge is the age from which a read is late; 0 or less means that age
 	// alone makes none late.
 	MaxAge time.Duration
+	Late   bool // late whatever its age: the read is replayed
 }
 
 // New makes the alert of a hit.
 //
-// It is late when the sensor marked the read as sent again, or when either
+// It is late when Input.Late says so, when the sensor marked the read as sent again, or when either
 // clock, that of the sensor (TS) or that of the gateway (Received), says that
 // the read is older than MaxAge. Two clocks, because a sensor whose clock runs
 // ahead must not make news of a read that lay in a gateway's spool for an hour.
@@ -184,7 +185,7 @@ func New(in Input) *Alert {
 		ID:       ID(read, entry.ID),
 		Queue:    list.Queue,
 		Action:   entry.Action,
-		Late:     late(read, in.Now, in.MaxAge),
+		Late:     in.Late || late(read, in.Now, in.MaxAge),
 		Priority: entry.Priority,
 		List:     ListRef{ID: list.ID, Name: list.Name, Owner: list.Owner},
 		Entry: EntryRef{

@@ -61,19 +61,29 @@ func (j *Journal) Skipped() int64 { return j.skipped.Load() }
 // no event is counted, logged by its offset and passed over. It stops at the first error of
 // apply, and fails when brokers are away for longer than Config.Timeout or ctx ends.
 func (j *Journal) ReadAll(ctx context.Context, apply func([]*alert.Event) error) error {
+	return j.ReadRange(ctx, time.Time{}, time.Time{}, apply)
+}
+
+// ReadSince is ReadAll for what the topic has had since a time. It implements stream.HitsReader.
+func (j *Journal) ReadSince(ctx context.Context, since time.Time, apply func([]*alert.Event) error) error {
+	return j.ReadRange(ctx, since, time.Time{}, apply)
+}
+
+// ReadRange is ReadAll for what the topic got from one time until before another, by the
+// broker's clock. The zero time stands for the beginning and the end of the topic.
+func (j *Journal) ReadRange(ctx context.Context, from, to time.Time, apply func([]*alert.Event) error) error {
 	n, err := j.c.waitPartitions(ctx, j.topic)
 	if err != nil {
 		return fmt.Errorf("kafka: read the hits: %w", err)
 	}
-	type span struct{ first, end int64 }
 	spans := make([]span, n)
 	for p := range spans {
 		// All ends before the first event is read: what comes later is not ours to wait for.
 		r := j.reader(p)
 		for {
-			first, end, err := r.bounds(ctx)
+			s, err := j.c.spanOf(ctx, j.topic, p, from, to)
 			if err == nil {
-				spans[p] = span{first, end}
+				spans[p] = s
 				break
 			}
 			if !r.failed(ctx, err) || ctx.Err() != nil {

@@ -195,3 +195,54 @@ func (c *Cluster) bounds(ctx context.Context, topic string, partition int) (firs
 	}
 	return 0, 0, fmt.Errorf("offsets of %s/%d: %w", topic, partition, err)
 }
+
+// span is a run of offsets of a partition: from first until before end.
+type span struct{ first, end int64 }
+
+// spanOf is what a partition got from one time until before another. The zero time stands for
+// its beginning and its end.
+func (c *Cluster) spanOf(ctx context.Context, topic string, partition int, from, to time.Time) (s span, err error) {
+	if s.first, s.end, err = c.bounds(ctx, topic, partition); err != nil {
+		return s, err
+	}
+	end := s.end
+	if !to.IsZero() {
+		if s.end, err = c.offsetAt(ctx, topic, partition, to, end); err != nil {
+			return s, err
+		}
+	}
+	if !from.IsZero() {
+		at, err := c.offsetAt(ctx, topic, partition, from, end)
+		if err != nil {
+			return s, err
+		}
+		s.first = max(s.first, at)
+	}
+	s.end = max(s.first, min(s.end, end))
+	return s, nil
+}
+
+// offsetAt is the offset of the first record of that time or later, end when there is none.
+func (c *Cluster) offsetAt(ctx context.Context, topic string, partition int, at time.Time, end int64) (int64, error) {
+	res, err := c.client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{
+		topic: {kafkago.TimeOffsetOf(partition, at)},
+	}})
+	if err == nil {
+		err = kafkago.LeaderNotAvailable
+		for _, p := range res.Topics[topic] {
+			if p.Partition != partition {
+				continue
+			}
+			if err = p.Error; err != nil {
+				break
+			}
+			for offset := range p.Offsets { // one at most
+				if offset >= 0 {
+					end = min(end, offset)
+				}
+			}
+			return end, nil
+		}
+	}
+	return 0, fmt.Errorf("offset by time of %s/%d: %w", topic, partition, err)
+}

@@ -83,6 +83,7 @@ type records struct {
 	held   bool // arena held unread records when recycle was called
 
 	markers int64 // control batches passed
+	jumped  int64 // offsets that no batch held: the broker has lost them, or compaction removed them
 	zstd    *zstd.Decoder
 }
 
@@ -177,6 +178,10 @@ func (r *records) open() (bool, error) {
 		if crc32.Checksum(b[batchAttrs:], castagnoli) != be.Uint32(b[batchCRC:]) {
 			r.data = nil
 			return false, &badBatch{err: fmt.Errorf("%w: its checksum differs", errCorrupt), offset: r.next, raw: b}
+		}
+		if base > r.next {
+			r.jumped += base - r.next
+			r.next = base
 		}
 		attrs := protocol.Attributes(be.Uint16(b[batchAttrs:]))
 		if attrs.Control() || count == 0 {

@@ -58,7 +58,7 @@ type SourceStats struct {
 	Bytes        int64 // of their values
 	Fetches      int64 // asked of brokers
 	FetchErrors  int64
-	Skipped      int64 // offsets lost to retention before they were read
+	Skipped      int64 // offsets that were gone, by retention or loss, before they were read
 	Rewinds      int64 // partitions that ended before the offset to be read next
 	Markers      int64 // transaction markers passed over
 	TooLarge     int64 // records handed on as TooLarge
@@ -307,6 +307,7 @@ type partition struct {
 	handed  bool  // this consume was given records
 	damage  int   // reads in a row that met a damaged batch
 	markers int64 // told to the statistics
+	jumped  int64 // likewise
 	lost    atomic.Bool
 
 	atNext, atCommitted, atEnd atomic.Int64
@@ -483,6 +484,12 @@ func (p *partition) fill(b *stream.Batch) {
 	if p.reader.markers != p.markers {
 		p.s.stats.markers.Add(p.reader.markers - p.markers)
 		p.markers = p.reader.markers
+	}
+	if lost := p.reader.jumped - p.jumped; lost > 0 {
+		// Nothing is ever compacted away in this topic.
+		b.Skipped += lost
+		p.s.stats.skipped.Add(lost)
+		p.jumped = p.reader.jumped
 	}
 }
 

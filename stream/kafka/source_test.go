@@ -17,6 +17,7 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/compress"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -454,6 +455,132 @@ func TestSkipped(t *testing.T) {
 		}
 		if got[0] != "25 v-25" {
 			t.Errorf("first is %q", got[0])
+		}
+	})
+}
+
+// Offsets missing in the middle of the partition are counted once, those of markers and those
+// read before are not missing.
+func TestJumps(t *testing.T) {
+	c, err := Open(Config{Brokers: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := c.Source(SourceConfig{MaxRecords: 2})
+	p := s.newPartition(&groupRun{s: s}, nil, kafkago.PartitionAssignment{Offset: 12})
+	p.seek(12)
+	var data []byte
+	for _, tb := range []testBatch{
+		{base: 10, values: numbered("a", 5)},                                // to 14
+		{base: 15, control: true, values: []string{"marker"}},               // to 15
+		{base: 16, values: numbered("b", 2)},                                // to 17
+		{base: 25, codec: compress.Zstd, values: numbered("c", 3)},          // 7 missing
+		{base: 28, values: numbered("d", 1)},                                // to 28
+		{base: 30, control: true, values: []string{"marker after one gap"}}, // 1 missing
+		{base: 31, values: numbered("e", 1)},
+	} {
+		data = append(data, tb.encode(t)...)
+	}
+	p.feed(data, false)
+	var skipped, records int64
+	for p.pending() {
+		var b stream.Batch
+		p.recycle()
+		p.fill(&b)
+		skipped += b.Skipped
+		records += int64(len(b.Records))
+	}
+	if st := s.Stats(); skipped != 8 || st.Skipped != 8 || records != 10 || p.next != 32 {
+		t.Errorf("skipped %d, %d records, next %d, stats %+v; want 8, 10, 32", skipped, records, p.next, st)
+	}
+}
+
+// TestBatchesAdapt: a read that comes alone is a batch of one, at once; behind a backlog
+// batches are as large as allowed; and while a batch is in hand no other is asked for,
+// however much waits.
+func TestBatchesAdapt(t *testing.T) {
+	each(t, func(t *testing.T, b backend) {
+		const backlog, most = 20_000, 1000
+		c := open(t, b, Config{})
+		topics(t, c, TopicsConfig{ReadsPartitions: 1})
+		s := c.Source(SourceConfig{Group: c.prefix + "g", MaxRecords: most})
+		type seen struct {
+			n  int
+			at time.Time
+		}
+		var mu sync.Mutex
+		var batches []seen
+		hold := make(chan struct{})
+		held := make(chan struct{})
+		var first sync.Once
+		total := func() (n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, b := range batches {
+				n += b.n
+			}
+			return n
+		}
+		m := start(t, s, func(ctx context.Context, p stream.Partition) error {
+			return consume(ctx, p, func(b *stream.Batch) {
+				n := len(b.Records)
+				if n == 0 {
+					return
+				}
+				mu.Lock()
+				batches = append(batches, seen{n, time.Now()})
+				mu.Unlock()
+				if n > 1 {
+					first.Do(func() { close(held); <-hold })
+				}
+			})
+		})
+		put(t, c, topicReads, 0, nil, values("warm")...)
+		eventually(t, "the first read", func() bool { return total() == 1 })
+		var slowest time.Duration
+		for i := range 5 {
+			began := time.Now()
+			put(t, c, topicReads, 0, nil, values("alone")...)
+			eventually(t, "a read that comes alone", func() bool { return total() == i+2 })
+			mu.Lock()
+			last := batches[len(batches)-1]
+			mu.Unlock()
+			if last.n != 1 {
+				t.Errorf("a read that came alone is in a batch of %d", last.n)
+			}
+			slowest = max(slowest, last.at.Sub(began))
+		}
+		if slowest > 2*time.Second {
+			t.Errorf("a read that came alone took %v", slowest)
+		}
+		put(t, c, topicReads, 0, []kgo.Opt{kgo.MaxBufferedRecords(backlog + 1)}, values(numbered("v", backlog)...)...)
+		<-held
+		before, fetches := total(), s.Stats().Fetches
+		time.Sleep(500 * time.Millisecond)
+		if got := total(); got != before || got > 6+most {
+			t.Errorf("%d reads were handed on while a batch was in hand", got-before)
+		}
+		if got := s.Stats(); got.Fetches != fetches {
+			t.Errorf("%d fetches while a batch was in hand", got.Fetches-fetches)
+		}
+		close(hold)
+		eventually(t, "the backlog", func() bool { return total() == backlog+6 })
+		m.stop(t)
+		mu.Lock()
+		defer mu.Unlock()
+		large := 0
+		for _, b := range batches {
+			if b.n > most {
+				t.Errorf("a batch of %d", b.n)
+			}
+			if b.n == most {
+				large++
+			}
+		}
+		t.Logf("alone: at most %v; backlog: %d batches, %d of them full", slowest, len(batches)-6, large)
+		if large < backlog/most/2 {
+			t.Errorf("only %d of %d batches are full behind a backlog", large, len(batches)-6)
 		}
 	})
 }

@@ -108,7 +108,7 @@ func NewHub(q *Queues, cfg HubConfig) *Hub {
 		cfg.Buffer = 128
 	}
 	h := &Hub{
-		q: q, cfg: cfg, rdb: q.cfg.client(maxReaders + replays), turn: make(chan struct{}, replays),
+		q: q, cfg: cfg, rdb: q.cfg.client(maxReaders+replays, nil), turn: make(chan struct{}, replays),
 		readers: make(map[string]*reader), open: make(map[*Subscription]struct{}),
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())

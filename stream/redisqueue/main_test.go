@@ -165,11 +165,11 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // line is a TCP proxy: the way to Redis, which can fail.
 type line struct {
-	ln     net.Listener
-	target string
-	wg     sync.WaitGroup
+	ln net.Listener
+	wg sync.WaitGroup
 
 	mu      sync.Mutex
+	target  string
 	conns   map[net.Conn]bool
 	refuse  bool
 	stalled chan struct{} // closed when bytes may pass
@@ -205,7 +205,10 @@ func (l *line) addr() string { return l.ln.Addr().String() }
 
 func (l *line) serve(c net.Conn) {
 	defer c.Close()
-	up, err := net.Dial("tcp", l.target)
+	l.mu.Lock()
+	target := l.target
+	l.mu.Unlock()
+	up, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
@@ -245,6 +248,14 @@ func (l *line) serve(c net.Conn) {
 	delete(l.conns, c)
 	delete(l.conns, up)
 	l.mu.Unlock()
+}
+
+// lead makes the line end at another server from now on.
+func (l *line) lead(target string) {
+	l.mu.Lock()
+	l.target = target
+	l.mu.Unlock()
+	l.cut(false)
 }
 
 // cut breaks all connections and, with refuse, lets no new one through.

@@ -13,6 +13,7 @@
 //	vigie:{q:<queue>}:seen     what was put there, so that nothing is put twice
 //	vigie:{q:<queue>}:fence    version below which the queue takes no alert
 //	vigie:{a:<alert id>}       state of an alert, as long as Config.Retention
+//	vigie:server               server up to which fail-overs are made good, and when it was seen
 //
 // Braces keep what a script touches on one node of a cluster. An alert therefore
 // takes two scripts on two nodes, the queue first. A crash between them leaves an alert
@@ -25,7 +26,7 @@
 //	+xread +xrevrange +xtrim +zadd +zrangebyscore +zrem +zscore
 //
 // Redis is not the record: queues and states can be rebuilt from the hits topic
-// (Restore), and must be when Redis lost them.
+// (Restore), and must be when Redis lost them; stream.Failover does so after a fail-over.
 package redisqueue
 
 import (
@@ -89,11 +90,15 @@ type Queues struct {
 	steps                                        [8]atomic.Int64 // by alert.Verb
 	repeats, conflicts, revived                  atomic.Int64
 	unusable, failures, unchecked                atomic.Int64
+	refused                                      [len(refusals)]atomic.Int64
+	connects                                     atomic.Int64
 }
 
 var (
 	_ stream.Queues = (*Queues)(nil)
 	_ stream.Fencer = (*Queues)(nil)
+
+	_ stream.QueueStore = (*Queues)(nil)
 )
 
 // timeouts of one command: a server that answers later than this is away.
@@ -145,12 +150,17 @@ func Open(cfg Config) (*Queues, error) {
 	case cfg.SeenTTL < time.Millisecond:
 		return nil, fmt.Errorf("redisqueue: Config.SeenTTL is %v, want a millisecond or more", cfg.SeenTTL)
 	}
-	return &Queues{cfg: cfg, keys: keys(cfg.Prefix), rdb: cfg.client(0)}, nil
+	q := &Queues{cfg: cfg, keys: keys(cfg.Prefix)}
+	q.rdb = cfg.client(0, func(context.Context, *redis.Conn) error {
+		q.connects.Add(1)
+		return nil
+	})
+	return q, nil
 }
 
 // client opens a client of its own. A pool of 0 is the default of go-redis, 10
-// connections for each CPU.
-func (cfg *Config) client(pool int) redis.UniversalClient {
+// connections for each CPU. onConnect, if not nil, is called for each connection.
+func (cfg *Config) client(pool int, onConnect func(context.Context, *redis.Conn) error) redis.UniversalClient {
 	addrs := cfg.Addrs
 	if cfg.Addr != "" {
 		addrs = []string{cfg.Addr}
@@ -159,6 +169,7 @@ func (cfg *Config) client(pool int) redis.UniversalClient {
 		Addrs: addrs, MasterName: cfg.Master, IsClusterMode: len(cfg.Addrs) > 0 && cfg.Master == "",
 		Username: cfg.Username, Password: cfg.Password, TLSConfig: cfg.TLS, DB: cfg.DB,
 		ClientName:  "vigie",
+		OnConnect:   onConnect,
 		PoolSize:    pool,
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout,
 		ContextTimeoutEnabled: true,
@@ -238,6 +249,7 @@ type Stats struct {
 	Expired    int64                // events that Restore left out: past their retention, or their alert is
 	Unusable   int64                // events that Restore left out because they make no sense
 	Failures   int64                // calls that Redis did not answer, or not well
+	Refused    map[string]int64     // of these, calls that Redis refused, by its word in small letters; see refusals
 	Unchecked  int64                // Pings that could not learn version or eviction policy
 }
 
@@ -253,6 +265,10 @@ func (q *Queues) Stats() Stats {
 	for _, v := range alert.Verbs() {
 		s.Steps[v] = q.steps[v].Load()
 	}
+	s.Refused = make(map[string]int64, len(refusals))
+	for i, word := range refusals {
+		s.Refused[strings.ToLower(word)] = q.refused[i].Load()
+	}
 	return s
 }
 
@@ -263,4 +279,5 @@ func (k keys) queue(name string) string    { return string(k) + "{q:" + name + "
 func (k keys) alerts(queue string) string  { return k.queue(queue) + ":alerts" }
 func (k keys) seen(queue string) string    { return k.queue(queue) + ":seen" }
 func (k keys) fence(queue string) string   { return k.queue(queue) + ":fence" }
+func (k keys) server() string              { return string(k) + "server" }
 func (k keys) state(alertID string) string { return string(k) + "{a:" + alertID + "}" }

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"vigie/stream"
 	"vigie/stream/alert"
 )
 
@@ -26,15 +27,32 @@ import (
 //
 // On an error part of the events may have been put back; repeat the call.
 func (q *Queues) Restore(ctx context.Context, events []*alert.Event) error {
+	_, err := q.putBack(ctx, events, putBack{keepTime: true})
+	return err
+}
+
+// PutBack implements stream.QueueStore: it is Restore for queues in use.
+func (q *Queues) PutBack(ctx context.Context, events []*alert.Event, opt stream.PutBackOptions) (stream.PutBackResult, error) {
+	return q.putBack(ctx, events, putBack{keepTime: opt.KeepTime, version: strconv.FormatInt(opt.Version, 10)})
+}
+
+// putBack says how events are put back.
+type putBack struct {
+	keepTime bool   // under ids of their time, not of now
+	version  string // of the lists, for the fences to refuse; empty when no fence concerns them
+}
+
+func (q *Queues) putBack(ctx context.Context, events []*alert.Event, how putBack) (res stream.PutBackResult, err error) {
 	const batch = 256
+	res.Fence = -1
 	for len(events) > 0 {
 		n := min(batch, len(events))
-		if err := q.restore(ctx, events[:n]); err != nil {
-			return fmt.Errorf("redisqueue: restore %d events: %w", n, err)
+		if err := q.restore(ctx, events[:n], how, &res); err != nil {
+			return res, fmt.Errorf("redisqueue: restore %d events: %w", n, err)
 		}
 		events = events[n:]
 	}
-	return nil
+	return res, nil
 }
 
 // restored is what Restore knows of an alert.
@@ -45,40 +63,79 @@ type restored struct {
 
 // restore puts back a batch: first the messages, then the states, for a state says that its
 // alert is in the queue.
-func (q *Queues) restore(ctx context.Context, events []*alert.Event) error {
+func (q *Queues) restore(ctx context.Context, events []*alert.Event, how putBack, res *stream.PutBackResult) error {
 	known, err := q.known(ctx, events)
 	if err != nil {
 		return err
 	}
+	if how.version == "" {
+		return q.restoreWave(ctx, events, known, how, res)
+	}
+	// A fence may refuse an alert, and then its steps must not be put either: hits first.
+	var hits, steps []*alert.Event
+	for _, e := range events {
+		if e.Step == 1 {
+			hits = append(hits, e)
+		} else {
+			steps = append(steps, e)
+		}
+	}
+	if err := q.restoreWave(ctx, hits, known, how, res); err != nil {
+		return err
+	}
+	return q.restoreWave(ctx, steps, known, how, res)
+}
+
+// restoreWave puts back events of which none depends on whether another is refused.
+func (q *Queues) restoreWave(ctx context.Context, events []*alert.Event, known map[string]*restored, how putBack, res *stream.PutBackResult) error {
 	now := q.cfg.Clock()
 	var puts, states []call
+	var put []*alert.Event
 	for _, e := range events {
 		at := known[e.AlertID]
 		keep := q.cfg.Retention - now.Sub(time.UnixMilli(e.At))
 		if keep < time.Millisecond || (e.Step > 1 && at.step == 0) {
 			q.expired.Add(1)
+			res.LeftOut++
 			continue
 		}
 		if at.step >= e.Step {
+			res.There++
 			continue
 		}
-		put, state, err := q.restoreCalls(e, at, min(keep, q.cfg.Retention))
+		message, state, err := q.restoreCalls(e, at, min(keep, q.cfg.Retention), how)
 		if err != nil {
 			// One bad event must not keep all others from coming back.
 			q.unusable.Add(1)
+			res.LeftOut++
 			q.cfg.Log.Error("an event of the hits topic cannot be restored and is left out", zap.Error(err))
 			continue
 		}
-		puts, states = append(puts, put), append(states, state)
+		puts, states, put = append(puts, message), append(states, state), append(put, e)
 		at.step = e.Step
 	}
-	if _, err := q.run(ctx, puts); err != nil {
+	replies, err := q.run(ctx, puts)
+	if err != nil {
 		return err
 	}
-	if _, err := q.run(ctx, states); err != nil {
+	made := states[:0]
+	for i, r := range replies {
+		p, err := published(r)
+		if err != nil {
+			return err
+		}
+		if p.Outcome == stream.Stale {
+			res.Fence = max(res.Fence, p.Fence)
+			known[put[i].AlertID].step = 0
+			continue
+		}
+		made = append(made, states[i])
+	}
+	if _, err := q.run(ctx, made); err != nil {
 		return err
 	}
-	q.restored.Add(int64(len(puts)))
+	q.restored.Add(int64(len(made)))
+	res.Restored += int64(len(made))
 	return nil
 }
 
@@ -114,9 +171,9 @@ func (q *Queues) known(ctx context.Context, events []*alert.Event) (map[string]*
 }
 
 // restoreCalls are the calls that put back one event. They fill in what at does not know.
-func (q *Queues) restoreCalls(e *alert.Event, at *restored, keep time.Duration) (put, state call, err error) {
+func (q *Queues) restoreCalls(e *alert.Event, at *restored, keep time.Duration, how putBack) (put, state call, err error) {
 	var ms string // the present, for an event that does not know better
-	if e.At > 0 {
+	if e.At > 0 && how.keepTime {
 		ms = strconv.FormatInt(e.At, 10)
 	}
 	switch a := e.Alert; {
@@ -128,7 +185,7 @@ func (q *Queues) restoreCalls(e *alert.Event, at *restored, keep time.Duration) 
 			return put, state, fmt.Errorf("alert %s: %w", e.AlertID, err)
 		}
 		at.list, at.entry = a.List.ID, a.Entry.ID
-		return q.putAlert(a, data, "", ms), q.create(a, data, keep), nil
+		return q.putAlert(a, data, how.version, ms), q.create(a, data, keep), nil
 	}
 	verb, err := verbTo(e.State)
 	if err != nil {

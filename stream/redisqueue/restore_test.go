@@ -177,7 +177,7 @@ func TestRedoLate(t *testing.T) {
 			t.Fatal(err)
 		}
 		taken.Actor = "bri-13" // what a failover lost and the topic has kept
-		_, redo, err := q.restoreCalls(taken, &restored{step: 1}, time.Hour)
+		_, redo, err := q.restoreCalls(taken, &restored{step: 1}, time.Hour, putBack{keepTime: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -98,6 +98,11 @@ func (q *Queues) run(ctx context.Context, calls []call) ([]reply, error) {
 // failed counts an error of Redis or of the way there.
 func (q *Queues) failed(err error) error {
 	q.failures.Add(1)
+	for i, word := range refusals {
+		if redis.HasErrorPrefix(err, word) {
+			q.refused[i].Add(1)
+		}
+	}
 	return err
 }
 

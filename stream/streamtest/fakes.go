@@ -117,10 +117,90 @@ func (p *partition) Commit(_ context.Context, next int64) error {
 type Queues struct {
 	Fail func() error
 
-	mu     sync.Mutex
-	alerts map[string][]*alert.Alert
-	seen   map[string]bool
-	fences map[string]int64
+	mu       sync.Mutex
+	alerts   map[string][]*alert.Alert
+	seen     map[string]bool
+	fences   map[string]int64
+	server   int // counts fail-overs
+	marked   string
+	markedAt time.Time
+}
+
+// Lose makes another server answer, which has nothing of what was stored, or with keep
+// all of it but the last so many alerts of each queue.
+func (q *Queues) Lose(keep bool, last int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.server++
+	if !keep {
+		q.alerts, q.seen, q.fences, q.marked = nil, nil, nil, ""
+		return
+	}
+	for name, as := range q.alerts {
+		n := max(0, len(as)-last)
+		for _, a := range as[n:] {
+			delete(q.seen, name+"/"+a.ID)
+		}
+		q.alerts[name] = as[:n:n]
+	}
+}
+
+// Server implements stream.QueueStore.
+func (q *Queues) Server(context.Context) (stream.QueueServer, error) {
+	if q.Fail != nil {
+		if err := q.Fail(); err != nil {
+			return stream.QueueServer{}, err
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return stream.QueueServer{ID: fmt.Sprint("server-", q.server), Marked: q.marked, MarkedAt: q.markedAt}, nil
+}
+
+// Mark implements stream.QueueStore.
+func (q *Queues) Mark(_ context.Context, server string, at time.Time) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.marked, q.markedAt = server, at
+	return nil
+}
+
+// Connects implements stream.QueueStore: there is one connection to each server.
+func (q *Queues) Connects() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return int64(q.server) + 1
+}
+
+// PutBack implements stream.QueueStore for hits; the fake keeps no steps.
+func (q *Queues) PutBack(ctx context.Context, events []*alert.Event, opt stream.PutBackOptions) (res stream.PutBackResult, err error) {
+	res.Fence = -1
+	for _, e := range events {
+		if e.Alert == nil {
+			res.LeftOut++
+			continue
+		}
+		q.mu.Lock()
+		fence, fenced := q.fences[e.Queue]
+		refused := fenced && opt.Version < fence && !q.seen[e.Queue+"/"+e.AlertID]
+		q.mu.Unlock()
+		if refused {
+			res.Fence = max(res.Fence, fence)
+			continue
+		}
+		a := *e.Alert
+		a.Match.Version = max(a.Match.Version, opt.Version)
+		got, err := q.Publish(ctx, []*alert.Alert{&a})
+		if err != nil {
+			return res, err
+		}
+		if got[0].Outcome == stream.Stored {
+			res.Restored++
+		} else {
+			res.There++
+		}
+	}
+	return res, nil
 }
 
 // Publish implements stream.Queues.
@@ -195,6 +275,17 @@ func (j *Journal) Append(_ context.Context, events []*alert.Event) error {
 	defer j.mu.Unlock()
 	j.events = append(j.events, events...)
 	return nil
+}
+
+// ReadSince implements stream.HitsReader, by the times of the events.
+func (j *Journal) ReadSince(_ context.Context, since time.Time, apply func([]*alert.Event) error) error {
+	var events []*alert.Event
+	for _, e := range j.Events() {
+		if e.At >= since.UnixMilli() {
+			events = append(events, e)
+		}
+	}
+	return apply(events)
 }
 
 // Events returns everything appended, in order.

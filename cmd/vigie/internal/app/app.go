@@ -103,6 +103,22 @@ func Cluster(cfg *config.Config, log *zap.Logger) (*kafka.Cluster, error) {
 	return kafka.Open(kc)
 }
 
+// Queues opens the alert queues of a configuration; it makes no request yet.
+func Queues(cfg *config.Config, log *zap.Logger) (*redisqueue.Queues, error) {
+	tlsConfig, err := loadTLS(cfg.Redis.TLS, "redis.tls")
+	if err != nil {
+		return nil, err
+	}
+	return redisqueue.Open(redisqueue.Config{
+		Addr: cfg.Redis.Addr, Addrs: cfg.Redis.Sentinels, Master: cfg.Redis.Master,
+		Username: cfg.Redis.Username, Password: cfg.Redis.Password, DB: cfg.Redis.DB,
+		// Keys carry the prefix of the topics: two installations that share a Redis
+		// must share neither queues nor fences.
+		Prefix: strings.TrimSuffix(cfg.Kafka.Prefix, ".") + ":",
+		TLS:    tlsConfig, SeenTTL: cfg.Redis.SeenTTL, Retention: cfg.Kafka.Topics.HitsRetention, Log: log.Named("redis"),
+	})
+}
+
 // Topics is what the configuration wants the topics to be.
 func Topics(cfg *config.Config) ([]kafka.TopicSpec, error) {
 	t := cfg.Kafka.Topics
@@ -140,18 +156,7 @@ func (a *App) connect(ctx context.Context) error {
 	if err := a.topics(ctx); err != nil {
 		return err
 	}
-	tlsConfig, err := loadTLS(a.cfg.Redis.TLS, "redis.tls")
-	if err != nil {
-		return err
-	}
-	a.queues, err = redisqueue.Open(redisqueue.Config{
-		Addr: a.cfg.Redis.Addr, Username: a.cfg.Redis.Username, Password: a.cfg.Redis.Password, DB: a.cfg.Redis.DB,
-		// Keys carry the prefix of the topics: two installations that share a Redis
-		// must share neither queues nor fences.
-		Prefix: strings.TrimSuffix(a.cfg.Kafka.Prefix, ".") + ":",
-		TLS:    tlsConfig, SeenTTL: a.cfg.Redis.SeenTTL, Retention: a.cfg.Kafka.Topics.HitsRetention, Log: a.log.Named("redis"),
-	})
-	if err != nil {
+	if a.queues, err = Queues(&a.cfg, a.log); err != nil {
 		return err
 	}
 	a.onClose("redis", a.queues.Close)
@@ -226,9 +231,17 @@ func (a *App) build(ctx context.Context) error {
 		reg.Gateway(gw)
 	}
 	if a.cfg.Runs("matcher") {
+		queues, err := stream.NewFailover(stream.FailoverConfig{
+			Store: a.queues, Hits: journal, Replica: a.replica, Rewind: a.cfg.Redis.Rewind, Log: a.log.Named("redis"),
+		})
+		if err != nil {
+			return err
+		}
+		a.start("alert queues", queues.Run)
+		reg.Failover(queues)
 		p, err := stream.New(stream.Config{
 			Source: a.kafka.Source(kafka.SourceConfig{Group: a.cfg.Kafka.Group}), Replica: a.replica,
-			Queues: a.queues, Journal: journal, Dead: a.kafka.DeadLetters(),
+			Queues: queues, Journal: journal, Dead: a.kafka.DeadLetters(),
 			MaxAge: a.cfg.Matcher.MaxAge, CommitEvery: a.cfg.Matcher.CommitEvery, Log: a.log.Named("matcher"),
 		})
 		if err != nil {

@@ -72,12 +72,15 @@ type Topics struct {
 
 // Redis says where the alert queues are. Without an address the embedded one is started.
 type Redis struct {
-	Addr     string        `yaml:"addr" help:"host:port; empty starts the embedded one"`
-	Username string        `yaml:"username" help:"ACL user"`
-	Password string        `yaml:"password" secret:"true" help:"password; better given as VIGIE_REDIS_PASSWORD"`
-	DB       int           `yaml:"db" help:"database number"`
-	TLS      TLS           `yaml:"tls"`
-	SeenTTL  time.Duration `yaml:"seen_ttl" help:"how long a repeat of an alert is recognised; longer than reads can be replayed"`
+	Addr      string        `yaml:"addr" help:"host:port; empty starts the embedded one"`
+	Sentinels []string      `yaml:"sentinels" help:"host:port of each Sentinel that knows the server, in place of addr"`
+	Master    string        `yaml:"master" help:"name of the server among the Sentinels"`
+	Username  string        `yaml:"username" help:"ACL user"`
+	Password  string        `yaml:"password" secret:"true" help:"password; better given as VIGIE_REDIS_PASSWORD"`
+	DB        int           `yaml:"db" help:"database number"`
+	TLS       TLS           `yaml:"tls"`
+	SeenTTL   time.Duration `yaml:"seen_ttl" help:"how long a repeat of an alert is recognised; longer than reads can be replayed"`
+	Rewind    time.Duration `yaml:"rewind" help:"how much of what Redis acknowledged before a fail-over or restart is put back from the hits topic; 0 puts nothing back"`
 }
 
 // Matcher is how reads become alerts.
@@ -100,14 +103,17 @@ func Default() Config {
 			Prefix: "vigie.", Group: "vigie-matcher",
 			Topics: Topics{ReadsPartitions: 8, Replication: 1, ReadsRetention: 72 * time.Hour, HitsRetention: 720 * time.Hour, AuditRetention: 3 * 365 * 24 * time.Hour},
 		},
-		Redis:   Redis{SeenTTL: 96 * time.Hour},
+		Redis:   Redis{SeenTTL: 96 * time.Hour, Rewind: 30 * time.Second},
 		Matcher: Matcher{MaxAge: 10 * time.Minute, CommitEvery: 200 * time.Millisecond},
 		Log:     Log{Level: "info"},
 	}
 }
 
 // Embedded reports whether Kafka or Redis of this configuration run inside the process.
-func (c *Config) Embedded() bool { return len(c.Kafka.Brokers) == 0 || c.Redis.Addr == "" }
+func (c *Config) Embedded() bool { return len(c.Kafka.Brokers) == 0 || !c.Redis.given() }
+
+// given reports whether a Redis is named.
+func (r *Redis) given() bool { return r.Addr != "" || len(r.Sentinels) > 0 }
 
 // Targets are the parts that Config.Target may name.
 var Targets = []string{"gateway", "matcher", "operator", "patrol"}
@@ -186,6 +192,15 @@ func (c *Config) validate() (errs []error) {
 	if c.Redis.SeenTTL < c.Kafka.Topics.ReadsRetention {
 		bad("redis.seen_ttl", "is %v, less than kafka.topics.reads_retention (%v): a replay would alert twice", c.Redis.SeenTTL, c.Kafka.Topics.ReadsRetention)
 	}
+	if c.Redis.Addr != "" && len(c.Redis.Sentinels) > 0 {
+		bad("redis.sentinels", "redis.addr is set too; the Sentinels say where the server is, leave it empty")
+	}
+	if (len(c.Redis.Sentinels) > 0) != (c.Redis.Master != "") {
+		bad("redis.master", "goes with redis.sentinels: both or neither")
+	}
+	if c.Redis.Rewind < 0 || c.Redis.Rewind > c.Kafka.Topics.HitsRetention {
+		bad("redis.rewind", "is %v, must be from 0 to kafka.topics.hits_retention (%v)", c.Redis.Rewind, c.Kafka.Topics.HitsRetention)
+	}
 	if c.Matcher.MaxAge <= 0 {
 		bad("matcher.max_age", "is %v, must be more than 0", c.Matcher.MaxAge)
 	}
@@ -202,7 +217,7 @@ func (c *Config) validate() (errs []error) {
 // commands without it.
 func (c *Config) Complete() error {
 	var errs []error
-	if (len(c.Kafka.Brokers) == 0) != (c.Redis.Addr == "") {
+	if (len(c.Kafka.Brokers) == 0) == c.Redis.given() {
 		errs = append(errs, errors.New("config: kafka.brokers, redis.addr: give both or neither; an embedded service beside a real one would lose alerts at a restart"))
 	}
 	if !c.Embedded() && c.HTTP.TokensFile == "" {

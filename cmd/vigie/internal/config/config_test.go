@@ -43,6 +43,9 @@ func TestErrorsNameThePlaceAndTheMend(t *testing.T) {
 		{"unknown part", "target: gatway\n", nil, nil, []string{"target", `"gatway"`, "gateway"}},
 		{"real services without tokens", "kafka:\n  brokers: [a:1]\nredis:\n  addr: b:2\n", nil, nil, []string{"http.tokens_file"}},
 		{"half embedded", "kafka:\n  brokers: [a:1]\n", nil, nil, []string{"redis.addr", "both or neither"}},
+		{"a server and its Sentinels", "redis:\n  addr: a:1\n  sentinels: [b:2]\n  master: m\n", nil, nil, []string{"redis.sentinels", "redis.addr"}},
+		{"Sentinels without a name", "redis:\n  sentinels: [b:2]\n", nil, nil, []string{"redis.master"}},
+		{"a negative rewind", "redis:\n  rewind: -1s\n", nil, nil, []string{"redis.rewind"}},
 		{"replay would alert twice", "redis:\n  seen_ttl: 1h\n", nil, nil, []string{"redis.seen_ttl", "twice"}},
 		{"everything at once", "log:\n  level: loud\nmatcher:\n  max_age: 0s\n", nil, nil, []string{"log.level", "matcher.max_age"}},
 	} {

@@ -78,7 +78,7 @@ func (r *Registry) Processor(p *stream.Processor) {
 		dups    = desc("stream_duplicate_alerts_total", "Alerts that were in their queue already: repeats after a crash, or further reads of a passage.")
 		stale   = desc("stream_stale_alerts_total", "Alerts refused because a withdrawal was confirmed meanwhile, and matched again.")
 		dead    = desc("stream_dead_letters_total", "Records that are not reads, by reason; see the dead-letter topic.", "reason")
-		skipped = desc("stream_skipped_reads_total", "Reads lost to retention before they were matched. Any: raise the retention or add matchers.")
+		skipped = desc("stream_skipped_reads_total", "Reads gone, by retention or loss, before they were matched. Any: raise the retention, add matchers, look at the brokers.")
 		retries = desc("stream_retries_total", "Failed calls to Redis, the hits topic or the dead-letter topic. Rising: alerts wait, look at those services.")
 		lag     = desc("stream_lag_records", "Records not yet fetched, by partition owned here.", "partition")
 		latency = desc("stream_latency_seconds", "From the gateway having a read to its alert in the queue.")
@@ -151,6 +151,7 @@ func (r *Registry) Queues(q *redisqueue.Queues) {
 		conflicts = desc("redisqueue_conflicts_total", "Steps refused: somebody was faster, or the step may not follow.")
 		restored  = desc("redisqueue_restored_events_total", "Events put back from the hits topic.")
 		failures  = desc("redisqueue_failures_total", "Calls that Redis did not answer, or not well. Rising: alerts wait, look at Redis.")
+		refusals  = desc("redisqueue_refusals_total", "Calls that Redis refused, by its word: readonly and masterdown during a fail-over, loading after a restart, oom when maxmemory is reached, misconf when its disk fails.", "reason")
 	)
 	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
 		s := q.Stats()
@@ -161,6 +162,28 @@ func (r *Registry) Queues(q *redisqueue.Queues) {
 		emit(counter(conflicts, s.Conflicts))
 		emit(counter(restored, s.Restored))
 		emit(counter(failures, s.Failures))
+		for reason, n := range s.Refused {
+			emit(counter(refusals, n, reason))
+		}
+	}))
+}
+
+// Failover shows what became of alerts when Redis was lost or failed over.
+func (r *Registry) Failover(f *stream.Failover) {
+	var (
+		failovers = desc("queues_failovers_total", "Times that this process found another Redis, a restarted one, or one that has lost the queues. Any: see the log.")
+		restored  = desc("queues_restored_total", "Alerts and steps put back from the hits topic after a fail-over.")
+		unwanted  = desc("queues_unwanted_total", "Alerts not put back after a fail-over because they were withdrawn meanwhile.")
+		failures  = desc("queues_look_failures_total", "Looks at Redis, and tries to make a fail-over good, that failed. Rising: see the log.")
+		blocked   = desc("queues_blocked_seconds", "How long alerts have been waiting for Redis by now; 0 while they do not. More than 5: look at Redis, nothing is lost meanwhile.")
+	)
+	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
+		s := f.Stats()
+		emit(counter(failovers, s.Failovers))
+		emit(counter(restored, s.Restored))
+		emit(counter(unwanted, s.Unwanted))
+		emit(counter(failures, s.Failures))
+		emit(gauge(blocked, s.Blocked.Seconds()))
 	}))
 }
 
