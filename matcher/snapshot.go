@@ -268,11 +268,11 @@ func (s *Snapshot) applyPatterns(changes []control.Change) {
 		changed = true
 	}
 	for i := range changes {
-		if e := changes[i].OldEntry; e != nil && e.Pattern != "" {
+		if e := changes[i].OldEntry; e != nil && !e.Pattern.IsZero() {
 			begin()
 			items = slices.DeleteFunc(items, func(it patternItem) bool { return it.entry == e })
 		}
-		if e := changes[i].NewEntry; e != nil && e.Pattern != "" {
+		if e := changes[i].NewEntry; e != nil && !e.Pattern.IsZero() {
 			begin()
 			items = append(items, patternItem{e.Pattern.Text(), e})
 		}

@@ -267,7 +267,7 @@ func (d *Desk) mayBecome(l *watchlist.List, t watchlist.Tolerance) (err error) {
 			return
 		}
 		for e := range s.All(l.ID) {
-			if e.Pattern != "" {
+			if !e.Pattern.IsZero() {
 				err = ErrPatterns
 				return
 			}

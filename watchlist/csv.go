@@ -239,7 +239,7 @@ func ParseCSV(r io.Reader, l *List, now time.Time, loc *time.Location) (*Import,
 		}
 		if errs == nil {
 			errs = row.parse(l, now, loc)
-			if w := (wanted{row.entry.Key, row.entry.Pattern, row.entry.Country}); !row.badCountry && (w.key != 0 || w.pattern != "") {
+			if w := (wanted{row.entry.Key, row.entry.Pattern, row.entry.Country}); !row.badCountry && (w.key != 0 || !w.pattern.IsZero()) {
 				if first, ok := seen[w]; ok {
 					errs.add(colPlate.String(), fmt.Sprintf("is the same plate and country as in row %d", first))
 				} else {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"unique"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -14,8 +15,8 @@ import (
 
 // Pattern is a plate of which some characters are not known: A-Z and 0-9 stand
 // for themselves, ? for exactly one of them, * for any run of them, even none.
-// It is matched against the whole of a normalised plate. The empty Pattern is
-// none and matches nothing.
+// It is matched against the whole of a normalised plate. The zero Pattern is
+// none and matches nothing. Two are the same if they compare equal.
 //
 // A Pattern made by ParsePattern is canonical: two are equal only if they are
 // written alike after normalisation, each run of wildcards being all its ? and
@@ -23,11 +24,12 @@ import (
 // digits, and at most plate.MaxLen places, the * not counted.
 //
 // A pattern is a partial plate and personal data. Like plate.Key it therefore
-// prints as a keyed digest; Text is the pattern in clear. What the comment of
-// plate.Key says of ways round the digest holds here too, and there are two more:
-// string(p), and encoding/json with a Pattern for the key of a map. Code that means
-// the clear text says Text.
-type Pattern string
+// prints as a keyed digest; Text is the pattern in clear. The ways round the digest
+// that the comment of plate.Key names give an address here and not the text, for a
+// Pattern is a handle. That is also what it costs an Entry: eight bytes, which the
+// allocator had to spare, where a string would have put ten million entries into
+// the next size class.
+type Pattern struct{ text unique.Handle[string] }
 
 // MinPatternFixed is the least number of letters and digits in a pattern. With
 // fewer it would hit a good part of all traffic.
@@ -56,7 +58,7 @@ var (
 func ParsePattern(text string) (Pattern, error) {
 	normal, err := plate.AppendNormal(make([]byte, 0, 2*plate.MaxLen+1), text, wildcards)
 	if err != nil {
-		return "", err
+		return Pattern{}, err
 	}
 	canonical := make([]byte, 0, len(normal))
 	fixed, wild, star := 0, false, false
@@ -81,13 +83,13 @@ func ParsePattern(text string) (Pattern, error) {
 	}
 	switch {
 	case !wild:
-		return "", ErrNoWildcard
+		return Pattern{}, ErrNoWildcard
 	case fixed < MinPatternFixed:
-		return "", ErrPatternLoose
+		return Pattern{}, ErrPatternLoose
 	case places > plate.MaxLen:
-		return "", ErrPatternLong
+		return Pattern{}, ErrPatternLong
 	}
-	return Pattern(canonical), nil
+	return Pattern{unique.Make(string(canonical))}, nil
 }
 
 // HasWildcard reports whether text, as a person or a file gives it, holds a
@@ -97,13 +99,22 @@ func HasWildcard(text string) bool {
 }
 
 // Text returns the pattern in clear, personal data: A-Z, 0-9, ? and *.
-func (p Pattern) Text() string { return string(p) }
+// It is "" for the zero Pattern.
+func (p Pattern) Text() string {
+	if p.IsZero() {
+		return ""
+	}
+	return p.text.Value()
+}
+
+// IsZero reports whether p is none.
+func (p Pattern) IsZero() bool { return p == Pattern{} }
 
 // Matches reports whether read, a normalised plate (plate.Key.String), matches the
 // whole of p. It is the plain meaning of a pattern, for checks and tests; the
 // matcher runs all patterns at once instead.
 func (p Pattern) Matches(read string) bool {
-	return p != "" && len(read) <= plate.MaxLen && matches(string(p), read)
+	return !p.IsZero() && len(read) <= plate.MaxLen && matches(p.Text(), read)
 }
 
 func matches(pattern, text string) bool {
@@ -119,7 +130,7 @@ func matches(pattern, text string) bool {
 }
 
 // Digest returns "pattern:" and 12 hexadecimal digits, see plate.Key.Digest.
-func (p Pattern) Digest() string { return plate.DigestText("pattern", string(p)) }
+func (p Pattern) Digest() string { return plate.DigestText("pattern", p.Text()) }
 
 // String returns the Digest; Text is the pattern in clear.
 func (p Pattern) String() string { return p.Digest() }

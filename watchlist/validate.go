@@ -80,12 +80,12 @@ func (errs *fieldErrors) mandatory(field, s string, limit int) {
 func (errs *fieldErrors) plate(field, s string, t Tolerance) (plate.Key, Pattern) {
 	before := len(*errs)
 	if errs.mandatory(field, s, MaxPlateText); len(*errs) > before {
-		return 0, ""
+		return 0, Pattern{}
 	}
 	if HasWildcard(s) {
 		if t != TolerancePattern {
 			errs.add(field, "holds a wildcard, ? or *, which only a list with tolerance pattern takes: put the entry on such a list, or write the whole plate")
-			return 0, ""
+			return 0, Pattern{}
 		}
 		p, err := ParsePattern(s)
 		if err != nil {
@@ -93,7 +93,7 @@ func (errs *fieldErrors) plate(field, s string, t Tolerance) (plate.Key, Pattern
 		}
 		return 0, p
 	}
-	return errs.key(field, s), ""
+	return errs.key(field, s), Pattern{}
 }
 
 // key parses a plate; it returns 0 when it is wrong.
@@ -275,7 +275,7 @@ func newEntry(l *List, in EntryInput, now time.Time) (*Entry, fieldErrors) {
 
 	switch {
 	case errs != nil:
-	case e.Pattern != "":
+	case !e.Pattern.IsZero():
 		e.ID = PatternID(l, e.Pattern, e.Country)
 	default:
 		e.ID = EntryID(l, e.Key, e.Country)

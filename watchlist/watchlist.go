@@ -84,7 +84,7 @@ type Entry struct {
 	List  string    `json:"list"`
 	Plate string    `json:"plate"` // as the operator wrote it
 	Key   plate.Key `json:"-"`     // plate.Parse(Plate); 0 when Pattern is set
-	// Pattern is ParsePattern(Plate) when Plate holds a wildcard, else empty.
+	// Pattern is ParsePattern(Plate) when Plate holds a wildcard, else zero.
 	// NewEntry sets it only on a list with TolerancePattern. Should two processes
 	// that write at the same moment leave a pattern on another list, it means
 	// nothing there.
@@ -119,7 +119,7 @@ func (e *Entry) ValidAt(ms int64) bool {
 // Normalised returns what reads are compared with, in clear: the normalised plate
 // of e, or its pattern.
 func (e *Entry) Normalised() string {
-	if e.Pattern != "" {
+	if !e.Pattern.IsZero() {
 		return e.Pattern.Text()
 	}
 	return e.Key.String()

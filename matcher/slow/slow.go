@@ -97,7 +97,7 @@ func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matche
 		h.Country = plate.CountryDifferent
 	}
 	inexact := list.Tolerance == watchlist.ToleranceOCR || list.Tolerance == watchlist.ToleranceNear
-	if e.Pattern == "" && e.Key == q.Key && h.Country != plate.CountryDifferent {
+	if e.Pattern.IsZero() && e.Key == q.Key && h.Country != plate.CountryDifferent {
 		h.Kind, h.Grade, h.Score = matcher.KindExact, matcher.GradeHigh, 1
 		if h.Country == plate.CountryUnknown {
 			h.Grade, h.Score = matcher.GradeMedium, 0.8
@@ -110,7 +110,7 @@ func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matche
 			return h, false
 		}
 	}
-	if e.Pattern != "" {
+	if !e.Pattern.IsZero() {
 		h.Kind, h.Grade, h.Score = matcher.KindPattern, matcher.GradeMedium, 0.7
 		if h.Country == plate.CountryUnknown {
 			h.Grade, h.Score = matcher.GradeLow, 0.5

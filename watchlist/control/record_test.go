@@ -98,8 +98,8 @@ func TestPatternsRoundTrip(t *testing.T) {
 		t.Error("entry differs from the one written")
 	}
 	for name, change := range map[string]func(*watchlist.Entry){
-		"another pattern": func(e *watchlist.Entry) { e.Pattern = "AB*" },
-		"none":            func(e *watchlist.Entry) { e.Pattern = "" },
+		"another pattern": func(e *watchlist.Entry) { e.Pattern, _ = watchlist.ParsePattern("AB*") },
+		"none":            func(e *watchlist.Entry) { e.Pattern = watchlist.Pattern{} },
 		"a key too":       func(e *watchlist.Entry) { e.Key = 1 },
 		"loose":           func(e *watchlist.Entry) { e.Plate = "A*" },
 	} {
