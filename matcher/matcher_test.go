@@ -181,17 +181,22 @@ func show(hits []matcher.Hit) string {
 // TestAgainstSlow runs the same seeded random lists, swaps and reads through
 // this matcher and the slow one, in batches of random size. The plates are
 // drawn from few characters, most of them look-alikes, so that texts, folds
-// and misreads meet all the time. VIGIE_MODEL_STEPS makes it longer: steps of
-// each of four seeds.
+// and misreads meet all the time. VIGIE_MODEL_SEEDS makes it longer: 600
+// seeds are ten million changes and reads.
 func TestAgainstSlow(t *testing.T) {
 	steps := 6_000
 	if testing.Short() {
 		steps = 2_000
 	}
-	if s := os.Getenv("VIGIE_MODEL_STEPS"); s != "" {
-		steps, _ = strconv.Atoi(s)
+	seeds := uint64(4)
+	if s := os.Getenv("VIGIE_MODEL_SEEDS"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = n
 	}
-	for seed := range uint64(4) {
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
 			compare(t, rand.New(rand.NewPCG(seed, 1)), steps)
@@ -351,7 +356,8 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			entries[id][eid] = e
 		}
 	}
-	var hits int
+	var hits, reads int
+	kinds := map[matcher.Kind]int{}
 	for step := range steps {
 		change()
 		if rng.IntN(10) == 0 || step == 0 {
@@ -386,7 +392,11 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			if may := fast.Snapshot().MayHit(nil, []plate.Key{q.Key}); len(want) > 0 && may[0]&1 == 0 {
 				t.Fatalf("step %d: MayHit rules out read %s", step, q.Key.String())
 			}
+			reads++
 			hits += len(want)
+			for _, h := range want {
+				kinds[h.Kind]++
+			}
 			byEntry := func(a, b matcher.Hit) int {
 				return strings.Compare(a.Entry.List+"/"+a.Entry.ID, b.Entry.List+"/"+b.Entry.ID)
 			}
@@ -397,7 +407,12 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			}
 		}
 	}
-	t.Logf("%d hits", hits)
+	t.Logf("%d changes, %d reads, %d hits: %v", steps, reads, hits, kinds)
+	for _, k := range []matcher.Kind{matcher.KindExact, matcher.KindOCR, matcher.KindNear, matcher.KindPattern} {
+		if kinds[k] == 0 {
+			t.Errorf("no hit of kind %s: the comparison says little", k)
+		}
+	}
 	if hits < steps/10 {
 		t.Errorf("only %d hits: the comparison says little", hits)
 	}
