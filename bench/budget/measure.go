@@ -177,10 +177,10 @@ func update(m *matcher.Matcher, reads []workload.Read) (c churn) {
 	version := m.Snapshot().Version()
 	for range updateRounds {
 		phase.Store(quiet)
-		time.Sleep(half)
+		time.Sleep(half) //nolint:forbidigo // the other goroutine matches for so long
 		phase.Store(busy)
 		var effective, apply []float64
-		for end := time.Now().Add(half); time.Now().Before(end) || len(effective)%2 != 0; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(half); time.Now().Before(end) || len(effective)%2 != 0; time.Sleep(time.Millisecond) { //nolint:forbidigo // a thousand changes a second at most
 			version++
 			change := control.Change{Version: version, NewEntry: &extra}
 			want := before + 1
@@ -193,7 +193,7 @@ func update(m *matcher.Matcher, reads []workload.Read) (c churn) {
 			for seen.Load() < version {
 				// The moment is noted by the one who matches: waiting for it
 				// busily would take the core that it or the collector needs.
-				time.Sleep(100 * time.Microsecond)
+				time.Sleep(100 * time.Microsecond) //nolint:forbidigo // see above
 			}
 			effective = append(effective, float64(seenAt.Load()-int64(start))/1e6)
 			if len(m.Snapshot().Match(nil, &q)) != want {
@@ -202,7 +202,7 @@ func update(m *matcher.Matcher, reads []workload.Read) (c churn) {
 		}
 		phase.Store(off)
 		for !idle.Load() {
-			time.Sleep(20 * time.Microsecond)
+			time.Sleep(20 * time.Microsecond) //nolint:forbidigo // a moment, until its batch is through
 		}
 		c.effective = append(c.effective, measure.Quantile(effective, 0.99))
 		c.worst = append(c.worst, measure.Quantile(effective, 1))

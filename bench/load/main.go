@@ -109,7 +109,6 @@ func run(n int) (*result, error) {
 	m := matcher.New()
 	m.Apply(changes, int64(n))
 	r.MatchSeconds = time.Since(start).Seconds()
-	changes = nil
 	r.MatchBytes = (heap() - after) / float64(n)
 	if got := m.Snapshot().Len(); got != n {
 		return nil, fmt.Errorf("%d entries in the matcher, want %d", got, n)

@@ -193,12 +193,12 @@ func (w *world) record(at int64, r Record) {
 // what its sender knows from when on.
 func (w *world) outcome(issued int64) (effect int64, result Result, known int64) {
 	known = issued + 1 + w.rng.Int64N(30*ms)
-	switch p := w.rng.IntN(20); {
-	case p == 0:
+	switch w.rng.IntN(20) {
+	case 0:
 		return 0, Fail, known
-	case p == 1:
+	case 1:
 		return 0, Unknown, known
-	case p == 2:
+	case 2:
 		return issued + w.rng.Int64N(3*sec), Unknown, known // later than anybody thinks
 	}
 	return issued + w.rng.Int64N(known-issued), OK, known

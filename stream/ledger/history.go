@@ -173,10 +173,10 @@ func (h *History) change(c *Change, done *Changed) error {
 			return fmt.Errorf("ledger: change %d: entry %s belongs to another plate", c.N, id)
 		}
 	}
-	switch {
-	case result == Fail:
+	switch result {
+	case Fail:
 		return nil // nothing has changed
-	case result == Unknown:
+	case Unknown:
 		t.unsure = true
 	}
 	switch c.Op {
