@@ -413,7 +413,7 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			t.Errorf("no hit of kind %s: the comparison says little", k)
 		}
 	}
-	if hits < steps/10 {
+	if hits < steps/20 {
 		t.Errorf("only %d hits: the comparison says little", hits)
 	}
 }
