@@ -1,8 +1,11 @@
 package matcher
 
 import (
+	"slices"
+
 	"vigie/matcher/misread"
 	"vigie/watchlist"
+	"vigie/watchlist/plate"
 )
 
 // DefaultThreshold returns the least score at which an inexact hit alerts on a
@@ -12,8 +15,9 @@ import (
 // most 1/threshold of them alert, and each is on a list of n entries with
 // probability n/N, N being the plates issued (280 million of the French form).
 // A threshold that grows with n keeps the false alerts per read the same however
-// long the list: about 125 per million reads for ocr, and 180 for near up to 10,000 entries. It ends at
-// one half, where a hit is more likely right than wrong. Measured by
+// long the list, about 125 per million reads for ocr; short lists have the least
+// threshold that is worth a look, and fewer false alerts: 160 for near at 10,000
+// entries. It ends at one half, where a hit is more likely right than wrong. Measured by
 // bench/accuracy; the table is in DESIGN.md.
 func DefaultThreshold(t watchlist.Tolerance, entries int) float32 {
 	switch t {
@@ -35,25 +39,45 @@ const unsaid = 0.1
 // sensor settled on, r, and its other readings, each as likely as the sensor says.
 func score(e *watchlist.Entry, r *misread.Reading, q *Query) float32 {
 	p := r.Posterior(e.Key, e.Country)
-	if len(q.Candidates) == 0 {
-		return p
-	}
 	others := q.Candidates[:min(len(q.Candidates), MaxCandidates)]
-	all := orUnsaid(q.Conf)
-	for _, c := range others {
-		if c.Key != q.Key && c.Key != 0 {
+	all := float32(0)
+	for i, c := range others {
+		if counts(others, i, q.Key) {
 			all += orUnsaid(c.Conf)
 		}
 	}
-	p *= orUnsaid(q.Conf) / all
-	for _, c := range others {
-		if c.Key != q.Key && c.Key != 0 {
+	if all == 0 {
+		return p
+	}
+	settled := orUnsaid(confidence(q))
+	all += settled
+	p *= settled / all
+	for i, c := range others {
+		if counts(others, i, q.Key) {
 			var o misread.Reading
 			o.Set(c.Key, q.Country, q.Conf, nil)
 			p += orUnsaid(c.Conf) / all * o.Posterior(e.Key, e.Country)
 		}
 	}
 	return p
+}
+
+// counts reports whether others[i] is another reading than key and those before it.
+func counts(others []Candidate, i int, key plate.Key) bool {
+	k := others[i].Key
+	return k != key && k != 0 && !slices.ContainsFunc(others[:i], func(o Candidate) bool { return o.Key == k })
+}
+
+// confidence is that in the whole plate, or the mean of those in its characters.
+func confidence(q *Query) float32 {
+	if q.Conf != 0 || len(q.CharConf) != q.Key.Len() || len(q.CharConf) == 0 {
+		return q.Conf
+	}
+	sum := float32(0)
+	for _, c := range q.CharConf {
+		sum += c
+	}
+	return sum / float32(len(q.CharConf))
 }
 
 func orUnsaid(conf float32) float32 {

@@ -110,7 +110,7 @@ func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) V
 			v.Score, v.Because = scorePatternNoC, becausePatternNoC
 		}
 	}
-	if kind == KindOCR || kind == KindNear {
+	if how == alikeText {
 		v.Threshold = l.threshold
 	}
 	switch {

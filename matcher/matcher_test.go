@@ -87,6 +87,7 @@ func TestMatchRules(t *testing.T) {
 		entry(t, "limited", "l1", "CC-333-CC", fr),
 		entry(t, "near", "n1", "GW-274-NR", fr),
 		entry(t, "sure", "n2", "GW-274-NR", fr),
+		entry(t, "near", "n3", "ABCD-1234-5678", fr),
 		entry(t, "mass", "m3", "CSQU-305438-3", 0),
 		pattern(t, "pattern", "p1", "HK-9?4-*", fr),
 		entry(t, "pattern", "p2", "HK-114-JJ", fr),
@@ -121,10 +122,11 @@ func TestMatchRules(t *testing.T) {
 		{"near, sure enough for both lists", "GW274NRI", fr, 0, "", "n1 near same medium p [7]\nn2 near same medium p [7]"},
 		{"near, one letter lost", "GW274N", fr, 0, "", "n1 near same low p [6]"},
 		{"near, a good plate of another vehicle", "GW279NR", fr, 0, "", ""},
+		{"the longest plate", "ABCD1234567B", fr, 0, "", "n3 near same medium p [11]"},
 		{"near, exempt", "GN274NR", fr, 0, "", ""},
 		{"near, exempt until then", "GN274NR", fr, time.Hour, "", "n1 near same low p [1]"},
 		{"near, equal", "GW274NR", fr, 0, "", "n1 exact same high 1 []\nn2 exact same high 1 []"},
-		{"near, equal, other country", "GW274NR", it, 0, "", "n1 near different low 0.4 []"},
+		{"near, equal, other country", "GW274NR", it, 0, "", "n1 near different low 0.4 []\nn2 near different low 0.4 []"},
 		{"pattern", "HK914ZZ", fr, 0, "", "p1 pattern same medium 0.7 []"},
 		{"pattern, no country", "HK914ZZ", 0, 0, "", "p1 pattern unknown low 0.5 []"},
 		{"pattern, other country", "HK914ZZ", it, 0, "", ""},
@@ -213,6 +215,9 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 	zones := []string{"north", "south"}
 	text := func() string {
 		b := make([]byte, 7)
+		if rng.IntN(10) == 0 {
+			b = make([]byte, plate.MinLen+1+rng.IntN(plate.MaxLen-plate.MinLen))
+		}
 		for i := range b {
 			chars := "AB8D0O"
 			switch {
@@ -224,7 +229,7 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			b[i] = chars[rng.IntN(len(chars))]
 		}
 		b[0] = "AB8D1T"[rng.IntN(6)] // all zeros are no plate
-		return string(b[:7-rng.IntN(2)])
+		return string(b[:len(b)-rng.IntN(2)])
 	}
 	// near changes up to two characters of a text to look-alikes, and may lose
 	// or add one.
@@ -250,7 +255,7 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			}
 		}
 		if _, err := plate.Parse(string(b)); err != nil {
-			return text // all zeros, or too short
+			return text // all zeros, too short or too long
 		}
 		return string(b)
 	}
@@ -268,9 +273,12 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 	exemptions := map[string]*watchlist.Exemption{}
 	wildcards := func(text string) string {
 		b := []byte(text)
+		if len(b) < 3 {
+			b = []byte("AB8D0")
+		}
 		i := rng.IntN(len(b))
 		b[i] = "?*"[rng.IntN(2)]
-		if rng.IntN(2) == 0 {
+		if rng.IntN(2) == 0 && len(b) > 5 {
 			b = append(b[:len(b)-2], '*')
 		}
 		return string(b)

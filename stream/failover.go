@@ -268,6 +268,9 @@ func (f *Failover) look(ctx context.Context, always bool) error {
 	return f.failed
 }
 
+// errChanged says that the next look will find another server still.
+var errChanged = errors.New("stream: the server of the queues changed while it was looked at")
+
 // lookLocked is look with the token in hand.
 func (f *Failover) lookLocked(ctx context.Context) error {
 	f.suspect.Store(false) // before the question: a doubt that arises meanwhile must stay
@@ -287,6 +290,15 @@ func (f *Failover) lookLocked(ctx context.Context) error {
 			return err
 		}
 		f.again = time.Time{}
+	}
+	if f.connects.Load() != f.cfg.Store.Connects() {
+		// Making good takes a while, and a new connection may lead elsewhere.
+		connects = f.cfg.Store.Connects()
+		if s2, err := f.cfg.Store.Server(ctx); err != nil {
+			return fmt.Errorf("stream: look at the queues again: %w", err)
+		} else if s2.ID != s.ID {
+			return errChanged
+		}
 	}
 	if err := f.cfg.Store.Mark(ctx, s.ID, now); err != nil {
 		return fmt.Errorf("stream: mark the queues: %w", err)

@@ -213,7 +213,7 @@ func (s *scope) events(o *options, tol watchlist.Tolerance) (events []event) {
 		rd.Set(r.key, v.country, r.conf, nil)
 		for j, sr := range s.c.series {
 			if s.shares[j] > 0 && sr.country == v.country && sr.form >= 0 {
-				rd.Plausible(sr.form, sr.country, lowest, func(k plate.Key) { add(wanted{k, sr.country}) })
+				rd.Plausible(sr.form, lowest, func(k plate.Key) { add(wanted{k, sr.country}) })
 			}
 		}
 	}

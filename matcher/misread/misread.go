@@ -34,6 +34,11 @@ const (
 	drift   = 2      // most characters that a read may be ahead of or behind the plate
 )
 
+// paddedLen is the room for the characters of a read with drift places before the
+// first and after the last, as seen from the gap after the last character of the
+// longest plate.
+const paddedLen = plate.MaxLen + 2*drift + 1
+
 // Table is what is learnt from reads whose true plates are known.
 type Table struct {
 	Kind    [Bands + 1][Kinds]float32 // probability of each kind, by band; the last row is for reads without confidence
@@ -177,13 +182,13 @@ type Reading struct {
 	country plate.Country
 	band    int
 	n       int
-	code    [plate.MaxLen + 2*drift]uint8 // of character j at j+drift
-	level   [plate.MaxLen + 2*drift]uint8 // likewise
-	doubted bool                          // some level is not 0
-	asked   bool                          // valid is known
-	valid   bool                          // see good
-	self    float32                       // likelihood of key if it is the plate; -1 not asked
-	form    int                           // form whose mass is known, notAsked
+	code    [paddedLen]uint8 // of character j at j+drift
+	level   [paddedLen]uint8 // likewise
+	doubted bool             // some level is not 0
+	asked   bool             // valid is known
+	valid   bool             // see good
+	self    float32          // likelihood of key if it is the plate; -1 not asked
+	form    int              // form whose mass is known, notAsked
 	mass    float32
 }
 
@@ -199,9 +204,9 @@ func (r *Reading) Set(key plate.Key, country plate.Country, conf float32, charCo
 	r.asked, r.self, r.form = false, -1, notAsked
 	var code [plate.MaxLen]uint8
 	r.n = key.Codes(&code)
-	r.code = [plate.MaxLen + 2*drift]uint8{}
+	r.code = [paddedLen]uint8{}
 	copy(r.code[drift:], code[:r.n])
-	r.level, r.doubted = [plate.MaxLen + 2*drift]uint8{}, false
+	r.level, r.doubted = [paddedLen]uint8{}, false
 	if r.n > 0 && len(charConf) == r.n {
 		sum, logs := float32(0), float64(0)
 		var odds [plate.MaxLen]float64
@@ -243,18 +248,23 @@ func (r *Reading) Posterior(entry plate.Key, country plate.Country) float32 {
 	if l == 0 {
 		return 0
 	}
-	return min(1, l/r.all(entry, entry.FormOf(country), country))
+	form := -1
+	if entry.Syntax(country) == plate.Valid { // else the plates of the form do not include it
+		form = entry.FormOf(country)
+	}
+	return min(1, l/r.all(entry, form))
 }
 
-// Below reports whether the Posterior of entry is certainly less than least. It
-// is for the many entries that are alike and yet out of the question: at half the
-// price it rules out most of them. False says nothing.
+// Below reports whether the Posterior of entry is less than least. It is for the
+// many entries that are alike and yet out of the question: at half the price it
+// rules out most of them. False says nothing.
 func (r *Reading) Below(entry plate.Key, least float32) bool {
 	// What may have been read as r includes r itself, if it is a good plate.
 	return r.country != 0 && r.good() && r.likelihood(entry) < least*selfFloor[r.band]
 }
 
-// selfFloor is, by band, the least likelihood with which any plate is read right.
+// selfFloor is, by band, the least likelihood with which any plate is read right,
+// apart from doubts in single characters.
 var selfFloor [Bands + 1]float32
 
 func prepareFloor() {
@@ -278,13 +288,14 @@ func prepareFloor() {
 }
 
 // all returns the sum of the likelihoods of what may have been read as r: the
-// plates of a form of country, which is that of entry, or -1; and r itself if it
-// is a good plate of another form.
-func (r *Reading) all(entry plate.Key, form int, country plate.Country) float32 {
+// plates of a form, which is that of entry, or of all texts with letters and
+// digits where entry has them when form is -1; and r itself if it is a good plate
+// and none of these.
+func (r *Reading) all(entry plate.Key, form int) float32 {
 	if form < 0 || r.form != form {
 		r.mass, r.form = r.massLike(entry, form), form
 	}
-	if !r.good() || r.among(entry, form, country) {
+	if !r.good() || r.among(entry, form) {
 		return r.mass
 	}
 	if r.self < 0 {
@@ -293,10 +304,19 @@ func (r *Reading) all(entry plate.Key, form int, country plate.Country) float32 
 	return r.mass + r.self
 }
 
-// among reports whether r, a good plate, is one of those that massLike sums up.
-func (r *Reading) among(entry plate.Key, form int, country plate.Country) bool {
+// among reports whether r is one of the plates that massLike sums up.
+func (r *Reading) among(entry plate.Key, form int) bool {
 	if form >= 0 {
-		return r.key.FormOf(country) == form
+		places := plate.FormPlaces(form)
+		if len(places) != r.n {
+			return false
+		}
+		for i, set := range places {
+			if set>>r.code[i+drift]&1 == 0 {
+				return false
+			}
+		}
+		return true
 	}
 	var code [plate.MaxLen]uint8
 	n := entry.Codes(&code)

@@ -2,12 +2,12 @@ package misread
 
 import "vigie/watchlist/plate"
 
-// Plausible calls yield for every plate of a form of country whose Posterior is
+// Plausible calls yield for every plate of a form whose Posterior is
 // at least least, which must be above 0, in no particular order. It goes through
 // all plates of the form, leaving out beginnings of which no plate can reach
 // least. It is for measuring, not for the way of a read: a good read takes
 // microseconds, a poor one milliseconds.
-func (r *Reading) Plausible(form int, country plate.Country, least float32, yield func(plate.Key)) {
+func (r *Reading) Plausible(form int, least float32, yield func(plate.Key)) {
 	s := search{r: r, sets: plate.FormPlaces(form), yield: yield}
 	if len(s.sets)-r.n > drift || r.n-len(s.sets) > drift || r.n == 0 {
 		return
@@ -23,7 +23,7 @@ func (r *Reading) Plausible(form int, country plate.Country, least float32, yiel
 		}
 		any = any*Codes + plate.Key(x)
 	}
-	s.least = least * r.all(any, form, country)
+	s.least = least * r.all(any, form)
 	s.bounds()
 	for z := range Kinds {
 		s.reached[0][z][0] = learnt.Kind[r.band][z]

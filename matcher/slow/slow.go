@@ -130,7 +130,7 @@ func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matche
 	}
 	if e.Key == q.Key {
 		h.Score = 0.4
-		return h, h.Score >= threshold
+		return h, true
 	}
 	if h.Country == plate.CountryDifferent || !r.finds(e, list.Tolerance) {
 		return h, false
@@ -200,30 +200,40 @@ func (r *reading) finds(e *watchlist.Entry, t watchlist.Tolerance) bool {
 
 // score weighs the readings of q by how sure the sensor is of each.
 func score(e *watchlist.Entry, q matcher.Query) (p float32) {
+	var r misread.Reading
+	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
 	sure := func(conf float32) float32 {
 		if conf > 0 && conf <= 1 {
 			return conf
 		}
 		return 0.1
 	}
-	var r misread.Reading
-	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
-	if len(q.Candidates) == 0 {
+	whole := q.Conf
+	if whole == 0 && len(q.CharConf) == q.Key.Len() {
+		for _, c := range q.CharConf {
+			whole += c
+		}
+		whole /= float32(len(q.CharConf))
+	}
+	var others []matcher.Candidate
+	for _, c := range q.Candidates[:min(len(q.Candidates), matcher.MaxCandidates)] {
+		same := func(o matcher.Candidate) bool { return o.Key == c.Key }
+		if c.Key != q.Key && c.Key != 0 && !slices.ContainsFunc(others, same) {
+			others = append(others, c)
+		}
+	}
+	if len(others) == 0 {
 		return r.Posterior(e.Key, e.Country)
 	}
-	all := sure(q.Conf)
-	others := q.Candidates[:min(len(q.Candidates), matcher.MaxCandidates)]
+	all := float32(0)
 	for _, c := range others {
-		if c.Key != q.Key && c.Key != 0 {
-			all += sure(c.Conf)
-		}
+		all += sure(c.Conf)
 	}
-	p = r.Posterior(e.Key, e.Country) * (sure(q.Conf) / all)
+	all += sure(whole) // in this order: the sums must be equal to the last bit
+	p = r.Posterior(e.Key, e.Country) * (sure(whole) / all)
 	for _, c := range others {
-		if c.Key != q.Key && c.Key != 0 {
-			r.Set(c.Key, q.Country, q.Conf, nil)
-			p += sure(c.Conf) / all * r.Posterior(e.Key, e.Country)
-		}
+		r.Set(c.Key, q.Country, q.Conf, nil)
+		p += sure(c.Conf) / all * r.Posterior(e.Key, e.Country)
 	}
 	return p
 }
