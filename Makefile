@@ -26,9 +26,10 @@ build: ## build bin/vigie
 run: build ## run bin/vigie serve on the embedded services, keeping its data in ./data
 	bin/vigie serve --data data
 
+# One package at a time: several of them measure, and share two cores with Kafka.
 .PHONY: test
 test: ## run every test, with the race detector, on real Kafka and real Redis too (installs or fetches what is missing)
-	go run ./deploy/testenv -- go test -race -count=1 -timeout 15m ./...
+	go run ./deploy/testenv -- go test -race -count=1 -p 1 -timeout 15m ./...
 
 .PHONY: quick
 quick: ## run the tests that need no service
