@@ -102,3 +102,24 @@ func TestEvidence(t *testing.T) {
 		}
 	}
 }
+
+// TestInexactAllocations: hits on texts that differ cost no allocation either.
+func TestInexactAllocations(t *testing.T) {
+	m := matcher.New()
+	m.Apply(append([]control.Change{
+		putList(list("ocr", watchlist.ToleranceOCR)), putList(list("near", watchlist.ToleranceNear)), putList(list("pattern", watchlist.TolerancePattern)),
+	}, putEntries(
+		entry(t, "ocr", "o", "TL-111-LT", fr), entry(t, "near", "n", "GW-274-NR", fr), pattern(t, "pattern", "p", "HK-9?4-*", fr),
+	)...), 1)
+	snap := m.Snapshot()
+	hits := make([]matcher.Hit, 0, 8)
+	for _, read := range []string{"TLL11LT", "6W274NR", "HK914ZZ"} {
+		q := matcher.Query{
+			Key: key(t, read), Country: fr, At: epoch.UnixMilli(), Conf: 0.8,
+			CharConf: []float32{.4, .9, .5, .9, .9, .9, .9}, Candidates: []matcher.Candidate{{Key: key(t, "AB123CD"), Conf: 0.1}},
+		}
+		if n := testing.AllocsPerRun(100, func() { hits = snap.Match(hits[:0], &q) }); n != 0 || len(hits) != 1 {
+			t.Errorf("%s: %v allocations and %d hits, want 0 and 1", read, n, len(hits))
+		}
+	}
+}
