@@ -18,120 +18,197 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
 
 	"vigie/deploy/kafka"
 )
 
-// KafkaConfig says where a broker lives. Dir and Jars are required.
+// KafkaConfig says where a broker, or a cluster of them, lives. Dir and Jars are required.
 type KafkaConfig struct {
 	Dir        string            // for its configuration, data and log; Stop leaves it
 	Jars       string            // what KafkaJars returned
 	Java       string            // the program; default "java" on the PATH, version 17 or newer
-	Port       int               // of its clients; 0 takes a free one and the same again at a restart
-	Heap       string            // of the JVM; default "512m"
-	JVM        []string          // further options of the JVM, such as QuickJVM
+	Port       int               // of its clients; 0 takes a free one and the same again at a restart; not for a cluster
+	Heap       string            // of each JVM; default "512m", in a cluster "320m"
+	JVM        []string          // further options of the JVM; default none, in a cluster QuickJVM
 	Properties map[string]string // server properties over those of deploy/kafka
 	Env        []string          // of the broker, KEY=value; default that of this process
+
+	// Advertise sends clients to these addresses, host:port, one for each broker in order,
+	// instead of to the broker itself: proxies that stand before them, for a test to break
+	// what its clients have of the cluster. The brokers know each other by listeners of
+	// their own and are out of a proxy's reach. Nothing need listen there when the brokers
+	// start; a proxy forwards to the broker's Addr.
+	Advertise []string
 }
 
 // QuickJVM makes a broker start with half the work, and then work at half the speed: for
 // tests that start more brokers than they fill.
 var QuickJVM = []string{"-XX:TieredStopAtLevel=1"}
 
-// Kafka is a broker of one KRaft node. Its methods may be called from several goroutines.
+// Kafka is a broker, which is a controller too: a KRaft node. Its methods may be called
+// from several goroutines.
 type Kafka struct {
 	*service
-	addr string
+	id         int
+	addr       string
+	advertised string
 }
 
 // StartKafka formats the storage below cfg.Dir, starts a broker on it and waits until it
 // answers a metadata request. An error holds the end of the broker's log.
 func StartKafka(ctx context.Context, cfg KafkaConfig) (*Kafka, error) {
+	if cfg.Heap == "" {
+		cfg.Heap = "512m"
+	}
+	brokers, err := startBrokers(ctx, cfg, []node{{name: "Kafka", id: 1, dir: cfg.Dir}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return brokers[0], nil
+}
+
+// node is a broker that is to be started.
+type node struct {
+	name string
+	id   int
+	dir  string
+}
+
+// startBrokers starts the nodes at the same time, for they wait for each other, and waits
+// until each of them answers. All are there, or none. The defaults are those of a cluster,
+// under those of cfg.
+func startBrokers(ctx context.Context, cfg KafkaConfig, nodes []node, defaults map[string]string) ([]*Kafka, error) {
 	if cfg.Dir == "" || cfg.Jars == "" {
 		return nil, errors.New("services: KafkaConfig.Dir and Jars are required")
+	}
+	if n := len(cfg.Advertise); n != 0 && n != len(nodes) {
+		return nil, fmt.Errorf("services: KafkaConfig.Advertise has %d addresses for %d brokers", n, len(nodes))
 	}
 	if cfg.Java == "" {
 		cfg.Java = "java"
 	}
-	if cfg.Heap == "" {
-		cfg.Heap = "512m"
-	}
 	if cfg.Env == nil {
 		cfg.Env = os.Environ()
 	}
-	dir, err := filepath.Abs(cfg.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("services: start Kafka: %w", err)
-	}
-	cfg.Dir = dir
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("services: start Kafka: %w", err)
-	}
-	if err := os.WriteFile(cfg.file("log4j2.yaml"), kafka.Log4j, 0o600); err != nil {
-		return nil, fmt.Errorf("services: start Kafka: %w", err)
-	}
-	k := &Kafka{}
-	formatted := false // a JVM of its own does it, and once is enough: ports are not part of it
-	err = onPorts(ctx, 2, cfg.Port, func(ctx context.Context, ports []int) error {
-		if err := os.WriteFile(cfg.file("server.properties"), cfg.properties(ports), 0o600); err != nil {
-			return fmt.Errorf("services: start Kafka: %w", err)
+	brokers := make([]*Kafka, len(nodes))
+	prepared := make([]launcher, len(nodes))
+	for i, n := range nodes {
+		dir, err := filepath.Abs(n.dir)
+		if err != nil {
+			return nil, fmt.Errorf("services: start Kafka: %w", err)
 		}
-		if !formatted {
-			if err := run(ctx, cfg.java(QuickJVM, "kafka.tools.StorageTool", "format", "--ignore-formatted",
-				"--cluster-id", clusterID, "--config", cfg.file("server.properties"))); err != nil {
-				return fmt.Errorf("services: format Kafka's storage: %w", err)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("services: start Kafka: %w", err)
+		}
+		brokers[i] = &Kafka{id: n.id}
+		prepared[i] = launcher{KafkaConfig: cfg, name: n.name, defaults: defaults}
+		prepared[i].Dir = dir
+		if err := os.WriteFile(prepared[i].file("log4j2.yaml"), kafka.Log4j, 0o600); err != nil {
+			return nil, fmt.Errorf("services: start Kafka: %w", err)
+		}
+	}
+	const listeners = 3 // for clients, for the other brokers, for the controllers
+	err := onPorts(ctx, listeners*len(nodes), cfg.Port, func(ctx context.Context, ports []int) error {
+		var voters []string
+		for i, n := range nodes {
+			voters = append(voters, fmt.Sprintf("%d@%s", n.id, local(ports[listeners*i+2])))
+		}
+		g, ctx := errgroup.WithContext(ctx) // one that fails ends the waiting of the others
+		for i, k := range brokers {
+			own := ports[listeners*i:][:listeners]
+			k.addr = local(own[0])
+			k.advertised = k.addr
+			if len(cfg.Advertise) > 0 {
+				k.advertised = cfg.Advertise[i]
 			}
-			formatted = true
+			g.Go(func() error { return prepared[i].launch(ctx, k, own, strings.Join(voters, ",")) })
 		}
-		k.addr = local(ports[0])
-		k.service = &service{
-			name:    "Kafka",
-			log:     cfg.file("kafka.log"),
-			command: func() *exec.Cmd { return cfg.java(cfg.JVM, "kafka.Kafka", cfg.file("server.properties")) },
-			ready:   kafkaReady(k.addr),
+		err := g.Wait()
+		if err != nil {
+			for _, k := range brokers {
+				if k.service != nil {
+					err = errors.Join(err, k.Kill())
+				}
+			}
 		}
-		return k.start(ctx)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return k, nil
+	return brokers, nil
 }
 
 // clusterID is any 16 bytes in base64; one for all, so that a Dir can be used again.
 const clusterID = "vigieTestClusterAAAAAA"
 
-func (c KafkaConfig) file(name string) string { return filepath.Join(c.Dir, name) }
+// launcher is the configuration of one broker, with a Dir of its own.
+type launcher struct {
+	KafkaConfig
+	name      string
+	defaults  map[string]string // of the cluster, under Properties
+	formatted bool              // a JVM of its own does it, and once is enough: ports are not part of it
+}
+
+// launch starts a broker on its ports and waits until it answers.
+func (l *launcher) launch(ctx context.Context, k *Kafka, ports []int, voters string) error {
+	if err := os.WriteFile(l.file("server.properties"), l.serverProperties(k, ports, voters), 0o600); err != nil {
+		return fmt.Errorf("services: start %s: %w", l.name, err)
+	}
+	if !l.formatted {
+		if err := run(ctx, l.java(QuickJVM, "kafka.tools.StorageTool", "format", "--ignore-formatted",
+			"--cluster-id", clusterID, "--config", l.file("server.properties"))); err != nil {
+			return fmt.Errorf("services: format the storage of %s: %w", l.name, err)
+		}
+		l.formatted = true
+	}
+	k.service = &service{
+		name:    l.name,
+		log:     l.file("kafka.log"),
+		command: func() *exec.Cmd { return l.java(l.JVM, "kafka.Kafka", l.file("server.properties")) },
+		ready:   kafkaReady(k.addr, k.id),
+	}
+	return k.start(ctx)
+}
+
+func (l *launcher) file(name string) string { return filepath.Join(l.Dir, name) }
 
 // java is the command to run a class of Kafka.
-func (c KafkaConfig) java(options []string, class string, args ...string) *exec.Cmd {
+func (l *launcher) java(options []string, class string, args ...string) *exec.Cmd {
 	line := []string{
-		"-Xms64m", "-Xmx" + c.Heap,
+		"-Xms64m", "-Xmx" + l.Heap,
 		"-XX:+UseSerialGC",            // starts a second sooner than G1 on two busy cores
 		"-XX:+ExitOnOutOfMemoryError", // a broker that limps on makes a test fail late and for no visible reason
-		"-XX:ErrorFile=" + c.file("java_error.log"),
+		"-XX:ErrorFile=" + l.file("java_error.log"),
 		"-Djava.awt.headless=true",
-		"-Dlog4j2.configurationFile=file:" + c.file("log4j2.yaml"),
-		"-Dkafka.logs.dir=" + c.Dir,
+		"-Dlog4j2.configurationFile=file:" + l.file("log4j2.yaml"),
+		"-Dkafka.logs.dir=" + l.Dir,
 	}
 	line = append(line, options...)
-	line = append(line, "-cp", filepath.Join(c.Jars, "*"), class)
-	cmd := exec.Command(c.Java, append(line, args...)...)
-	cmd.Dir = c.Dir
-	cmd.Env = c.Env
+	line = append(line, "-cp", filepath.Join(l.Jars, "*"), class)
+	cmd := exec.Command(l.Java, append(line, args...)...)
+	cmd.Dir = l.Dir
+	cmd.Env = l.Env
 	return cmd
 }
 
-// properties is the server.properties for a client and a controller port.
-func (c KafkaConfig) properties(ports []int) []byte {
-	clients, controller := local(ports[0]), local(ports[1])
+// serverProperties is the server.properties of a broker. Other brokers use a listener that
+// is never advertised to clients, so that what stands before the clients' does not stand
+// between brokers.
+func (l *launcher) serverProperties(k *Kafka, ports []int, voters string) []byte {
+	internal := "INTERNAL://" + local(ports[1])
 	set := map[string]string{
-		"listeners":                "PLAINTEXT://" + clients + ",CONTROLLER://" + controller,
-		"advertised.listeners":     "PLAINTEXT://" + clients,
-		"controller.quorum.voters": "1@" + controller,
-		"log.dirs":                 c.file("data"),
+		"node.id":                        strconv.Itoa(k.id),
+		"listeners":                      "PLAINTEXT://" + k.addr + "," + internal + ",CONTROLLER://" + local(ports[2]),
+		"advertised.listeners":           "PLAINTEXT://" + k.advertised + "," + internal,
+		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"inter.broker.listener.name":     "INTERNAL",
+		"controller.quorum.voters":       voters,
+		"log.dirs":                       l.file("data"),
 	}
-	maps.Copy(set, c.Properties)
+	maps.Copy(set, l.defaults)
+	maps.Copy(set, l.Properties)
 	var b strings.Builder
 	b.Write(kafka.Properties)
 	b.WriteString("\n# of this start\n")
@@ -141,27 +218,42 @@ func (c KafkaConfig) properties(ports []int) []byte {
 	return []byte(b.String())
 }
 
-// kafkaReady asks for metadata: the broker is ready when it knows itself and its controller.
-func kafkaReady(addr string) func(context.Context) error {
+// kafkaReady asks for metadata: the broker is ready when it knows itself, for a controller
+// has let it in then.
+func kafkaReady(addr string, id int) func(context.Context) error {
 	return func(ctx context.Context) error {
-		transport := &kafkago.Transport{DialTimeout: time.Second}
-		defer transport.CloseIdleConnections()
-		client := &kafkago.Client{Addr: kafkago.TCP(addr), Transport: transport, Timeout: 2 * time.Second}
-		m, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{}})
+		m, err := metadata(ctx, addr, []string{})
 		if err != nil {
 			return err
 		}
-		if len(m.Brokers) == 0 {
-			return errors.New("the cluster has no broker yet")
+		if !slices.ContainsFunc(m.Brokers, func(b kafkago.Broker) bool { return b.ID == id }) {
+			return errors.New("it is not yet part of the cluster")
 		}
 		return nil
 	}
 }
 
+// metadata asks one broker, over a connection of its own since a Transport answers from what
+// it knew before; nil topics are all.
+func metadata(ctx context.Context, addr string, topics []string) (*kafkago.MetadataResponse, error) {
+	transport := &kafkago.Transport{DialTimeout: time.Second}
+	defer transport.CloseIdleConnections()
+	client := &kafkago.Client{Addr: kafkago.TCP(addr), Transport: transport, Timeout: 2 * time.Second}
+	return client.Metadata(ctx, &kafkago.MetadataRequest{Topics: topics})
+}
+
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// Addr is the bootstrap address, host:port; it stays the same over restarts.
+// ID is its node id, by which metadata name a leader: 1, in a cluster the index of the
+// broker.
+func (k *Kafka) ID() int { return k.id }
+
+// Addr is the bootstrap address, host:port; it stays the same over restarts. It is that of
+// the broker itself, whatever the broker advertises.
 func (k *Kafka) Addr() string { return k.addr }
+
+// Advertised is the address that the broker sends clients to: Addr, or that of its proxy.
+func (k *Kafka) Advertised() string { return k.advertised }
 
 // Log is the path of the broker's log.
 func (k *Kafka) Log() string { return k.log }

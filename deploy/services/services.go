@@ -1,5 +1,6 @@
-// Package services starts a real Kafka broker and a real Redis server for tests, without
-// containers, and breaks them on demand: killed, stopped in their tracks, started again.
+// Package services starts a real Kafka broker, or a cluster of them, and a real Redis server
+// for tests, without containers, and breaks them on demand: killed, stopped in their tracks,
+// started again.
 //
 // Everything listens on 127.0.0.1, writes below the Dir it is given and ends with the
 // process that started it, however that ends (on Linux). It is no way to run either service
