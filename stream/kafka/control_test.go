@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"vigie/stream/streamtest"
 	"vigie/watchlist/control"
 )
 
@@ -89,7 +92,7 @@ func (f *follower) stop(t testing.TB) {
 // reach waits until the follower has passed an offset.
 func (f *follower) reach(t testing.TB, offset int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("offset %d to be passed", offset), func() bool {
+	streamtest.Eventually(t, patience, fmt.Sprintf("offset %d to be passed", offset), func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.next > offset
@@ -100,6 +103,17 @@ func (f *follower) snapshot() (state map[string]string, next, end int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return maps.Clone(f.state), f.next, f.end
+}
+
+// countedConn counts requests: kafka-go writes each at once.
+type countedConn struct {
+	net.Conn
+	requests *atomic.Int64
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	c.requests.Add(1)
+	return c.Conn.Write(b)
 }
 
 // The log of real Kafka is compacted over and over, written by us, by idempotent producers with
@@ -114,8 +128,11 @@ func TestFollowCompacted(t *testing.T) {
 		})
 	})
 	log := c.ControlLog()
-	l := newLink()
-	live := follow(t, open(t, b, Config{Prefix: c.prefix, dial: l.dial}).ControlLog())
+	var requests atomic.Int64
+	live := follow(t, open(t, b, Config{Prefix: c.prefix, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return &countedConn{nc, &requests}, err
+	}}).ControlLog())
 	rnd := rand.New(rand.NewPCG(7, 7))
 	want := make(map[string]string)
 	key := func() string { return fmt.Sprintf("entry/l/%03d", rnd.IntN(120)) }
@@ -190,7 +207,7 @@ func TestFollowCompacted(t *testing.T) {
 		}
 		appended++
 		left := 0
-		eventually(t, "the cleaner", func() bool {
+		streamtest.Eventually(t, patience, "the cleaner", func() bool {
 			left = len(readTopic(t, c, topicControl))
 			return left < appended-40*round && left < 400
 		})
@@ -210,7 +227,7 @@ func TestFollowCompacted(t *testing.T) {
 	if state, _, _ := live.snapshot(); !maps.Equal(state, want) {
 		t.Errorf("the live follower has %d keys, want %d, or other values", len(state), len(want))
 	}
-	if perSecond := float64(l.requests.Load()) / time.Since(began).Seconds(); perSecond > 50 {
+	if perSecond := float64(requests.Load()) / time.Since(began).Seconds(); perSecond > 50 {
 		t.Errorf("the live follower made %.0f requests per second", perSecond)
 	}
 }
@@ -320,7 +337,7 @@ func TestFollowDamaged(t *testing.T) {
 		return bad, 3, damaged && offset == 0
 	})
 	f := follow(t, c.ControlLog())
-	eventually(t, "some tries", func() bool { mu.Lock(); defer mu.Unlock(); return asked > 3 })
+	streamtest.Eventually(t, patience, "some tries", func() bool { mu.Lock(); defer mu.Unlock(); return asked > 3 })
 	if _, next, end := f.snapshot(); next != 0 || end != 3 || f.records != 0 {
 		t.Errorf("next %d of %d, want 0 of 3", next, end)
 	}
@@ -470,57 +487,55 @@ func TestControlLogBrokersAway(t *testing.T) {
 	each(t, func(t *testing.T, b backend) {
 		c := open(t, b, Config{})
 		topics(t, c, TopicsConfig{})
-		l := newLink()
-		far := open(t, b, Config{Prefix: c.prefix, dial: l.dial, Timeout: time.Second})
+		far, way := through(t, b, Config{Prefix: c.prefix, Timeout: time.Second})
 		log := far.ControlLog()
 		f := follow(t, log)
 		rec := func(k string) []control.Record { return []control.Record{{Key: []byte(k), Value: []byte("v")}} }
 		var last int64
-		eventually(t, "the link and the new topic", func() bool {
+		streamtest.Eventually(t, patience, "the new topic", func() bool {
 			var err error
 			last, err = log.Append(t.Context(), rec("a"))
 			return err == nil
 		})
 		f.reach(t, last)
-		for _, mode := range []linkMode{linkRefused, linkHung} {
-			l.set(mode)
+		for _, o := range []outage{down, hung} {
+			o.begin(way)
 			began := time.Now()
 			if _, err := log.Append(t.Context(), rec("lost")); err == nil {
-				t.Errorf("mode %d: Append has written through a broken link", mode)
+				t.Errorf("%s: Append has written", o.name)
 			} else {
 				t.Log(err)
 			}
 			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("mode %d: Append gave up after %v, want 1 s", mode, took)
+				t.Errorf("%s: Append gave up after %v, want 1 s", o.name, took)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			began = time.Now()
 			if _, err := log.Append(ctx, rec("lost")); err == nil || time.Since(began) > 500*time.Millisecond {
-				t.Errorf("mode %d: told to stop: %v after %v", mode, err, time.Since(began))
+				t.Errorf("%s: told to stop: %v after %v", o.name, err, time.Since(began))
 			}
 			cancel()
-			near, err := c.ControlLog().Append(t.Context(), rec(fmt.Sprint("near", mode)))
+			near, err := c.ControlLog().Append(t.Context(), rec("near "+o.name))
 			if err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(300 * time.Millisecond)
-			l.set(linkUp)
+			way.Heal()
 			f.reach(t, near)
 			if _, err := log.Append(t.Context(), rec("again")); err != nil {
-				t.Errorf("mode %d: Append after it: %v", mode, err)
+				t.Errorf("%s: Append after it: %v", o.name, err)
 			}
 		}
-		if d := l.dials.Load(); d > 100 {
+		if d := way.Accepted(); d > 100 {
 			t.Errorf("%d connections were tried", d)
 		}
 		// It stops at once even when nothing answers.
-		l.set(linkHung)
+		hung.begin(way)
 		began := time.Now()
 		f.stop(t)
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("stopping took %v", took)
 		}
-		l.set(linkUp)
 	})
 }
 
@@ -535,7 +550,7 @@ func TestFollowTruncated(t *testing.T) {
 		if _, err := c.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{c.topic(topicControl)}}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the topic to be made anew", func() bool {
+		streamtest.Eventually(t, patience, "the topic to be made anew", func() bool {
 			rs, err := c.ApplyTopics(t.Context(), specs[1:2])
 			return err == nil && rs[0].Action == ActionCreated
 		})
@@ -556,8 +571,8 @@ func TestFollowUnread(t *testing.T) {
 	b := fake(t)
 	c := open(t, b, Config{})
 	topics(t, c, TopicsConfig{})
-	l := newLink()
-	log := open(t, b, Config{Prefix: c.prefix, dial: l.dial}).ControlLog()
+	far, way := through(t, b, Config{Prefix: c.prefix})
+	log := far.ControlLog()
 	log.gap = 600 * time.Millisecond
 	f := follow(t, log)
 	last, err := c.ControlLog().Append(t.Context(), []control.Record{{Key: []byte("k"), Value: []byte("v")}})
@@ -571,9 +586,9 @@ func TestFollowUnread(t *testing.T) {
 		t.Fatalf("Follow of a quiet log: %v", err)
 	default:
 	}
-	l.set(linkHung)
+	hung.begin(way)
 	time.Sleep(700 * time.Millisecond)
-	l.set(linkUp)
+	way.Heal()
 	select {
 	case err := <-f.done:
 		if !errors.Is(err, ErrLogUnread) {

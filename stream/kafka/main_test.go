@@ -3,14 +3,11 @@ package kafka
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,160 +184,27 @@ func values(vs ...string) (rs []*kgo.Record) {
 	return rs
 }
 
-// eventually fails the test unless ok becomes true.
-func eventually(t testing.TB, what string, ok func() bool) {
+// through opens a Cluster whose connections all lead through a proxy to the one broker of b,
+// which does not know of it and sends its clients to itself.
+func through(t testing.TB, b backend, cfg Config) (*Cluster, *streamtest.Proxy) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", patience, what)
-		}
-	}
+	p := streamtest.NewProxy(t, b.addr)
+	cfg.dial = p.DialContext
+	return open(t, b, cfg), p
 }
 
-// A link is the network between one client and the brokers, for tests to break.
-type link struct {
-	mu    sync.Mutex
-	mode  linkMode
-	conns map[*linkConn]struct{}
-	moved chan struct{}
-	dials atomic.Int64
-
-	requests atomic.Int64
+// An outage is something that brokers do to their clients.
+type outage struct {
+	name  string
+	begin func(*streamtest.Proxy)
 }
 
-type linkMode int
-
-const (
-	linkUp      linkMode = iota
-	linkRefused          // connections are closed, new ones refused
-	linkHung             // nothing moves any more, nothing fails
+var (
+	// down resets connections, new ones too.
+	down = outage{"down", func(p *streamtest.Proxy) { p.Down() }}
+	// hung accepts connections, and nothing moves any more.
+	hung = outage{"hung", func(p *streamtest.Proxy) { p.Hold(streamtest.BothWays) }}
 )
-
-func newLink() *link {
-	return &link{conns: make(map[*linkConn]struct{}), moved: make(chan struct{})}
-}
-
-func (l *link) set(m linkMode) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mode = m
-	close(l.moved)
-	l.moved = make(chan struct{})
-	if m == linkRefused {
-		for c := range l.conns {
-			c.Conn.Close()
-		}
-		clear(l.conns)
-	}
-}
-
-func (l *link) state() (linkMode, chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mode, l.moved
-}
-
-var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused by the test")}
-
-func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	l.dials.Add(1)
-	for {
-		mode, moved := l.state()
-		if mode == linkUp {
-			break
-		}
-		if mode == linkRefused {
-			return nil, errRefused
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	c := &linkConn{Conn: nc, l: l, closed: make(chan struct{})}
-	l.mu.Lock()
-	l.conns[c] = struct{}{}
-	l.mu.Unlock()
-	return c, nil
-}
-
-type linkConn struct {
-	net.Conn
-	l      *link
-	once   sync.Once
-	closed chan struct{}
-	mu     sync.Mutex
-	dl     time.Time
-}
-
-// pass waits while the link hangs, as a stopped broker would let one wait.
-func (c *linkConn) pass() error {
-	for {
-		mode, moved := c.l.state()
-		if mode != linkHung {
-			return nil
-		}
-		c.mu.Lock()
-		dl := c.dl
-		c.mu.Unlock()
-		var timeout <-chan time.Time
-		if !dl.IsZero() {
-			t := time.NewTimer(time.Until(dl))
-			defer t.Stop()
-			timeout = t.C
-		}
-		select {
-		case <-moved:
-		case <-timeout:
-			return os.ErrDeadlineExceeded
-		case <-c.closed:
-			return net.ErrClosed
-		}
-	}
-}
-
-func (c *linkConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err == nil {
-		err = c.pass() // what has arrived is not shown before the link is up again
-	}
-	return n, err
-}
-
-func (c *linkConn) Write(b []byte) (int, error) {
-	if err := c.pass(); err != nil {
-		return 0, err
-	}
-	c.l.requests.Add(1) // kafka-go writes a request at once
-	return c.Conn.Write(b)
-}
-
-func (c *linkConn) SetDeadline(t time.Time) error {
-	c.mu.Lock()
-	c.dl = t
-	c.mu.Unlock()
-	return c.Conn.SetDeadline(t)
-}
-
-func (c *linkConn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	c.dl = t
-	c.mu.Unlock()
-	return c.Conn.SetReadDeadline(t)
-}
-
-func (c *linkConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	c.l.mu.Lock()
-	delete(c.l.conns, c)
-	c.l.mu.Unlock()
-	return c.Conn.Close()
-}
 
 // readTopic reads all records of a topic with another client, control records too.
 func readTopic(t testing.TB, c *Cluster, topic string) []*kgo.Record {
@@ -354,7 +218,7 @@ func readTopic(t testing.TB, c *Cluster, topic string) []*kgo.Record {
 	starts, left := make(map[int32]kgo.Offset), make(map[int32]int64)
 	for p := range n {
 		var first, end int64
-		eventually(t, "the bounds of "+topic, func() bool {
+		streamtest.Eventually(t, patience, "the bounds of "+topic, func() bool {
 			first, end, err = c.bounds(ctx, c.topic(topic), p)
 			return err == nil
 		})

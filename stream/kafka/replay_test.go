@@ -12,6 +12,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"vigie/stream"
+	"vigie/stream/streamtest"
 )
 
 // TestReplay: the reads between two times come again, each once, in the order of their
@@ -140,7 +141,7 @@ func TestReplayYields(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		watching := make(chan struct{})
 		go func() { defer close(watching); r.watch(ctx) }()
-		eventually(t, "the lag to be seen", func() bool { return r.lag.Load() == 50 })
+		streamtest.Eventually(t, patience, "the lag to be seen", func() bool { return r.lag.Load() == 50 })
 		p := &replayPartition{partition: r.s.newPartition(nil, nil, kafkago.PartitionAssignment{}), r: r, end: 100, through: func() {}}
 		p.seek(0)
 		began := time.Now()
@@ -154,7 +155,7 @@ func TestReplayYields(t *testing.T) {
 			t.Errorf("a batch took %v while the live matchers were behind", took)
 		}
 		consumeN(t, c.Source(SourceConfig{Group: group}), 50)
-		eventually(t, "the lag to be gone", func() bool { return r.lag.Load() == 0 })
+		streamtest.Eventually(t, patience, "the lag to be gone", func() bool { return r.lag.Load() == 0 })
 		cancel()
 		<-watching
 	})

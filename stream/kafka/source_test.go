@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"vigie/stream"
+	"vigie/stream/streamtest"
 )
 
 // A tally counts how often each value was handed on, and which offsets were committed.
@@ -172,18 +173,18 @@ func TestRebalance(t *testing.T) {
 		cfg := SourceConfig{Group: c.prefix + "g", SessionTimeout: 3 * time.Second, HeartbeatInterval: 150 * time.Millisecond, MaxWait: 50 * time.Millisecond}
 		source := func() *Source { return open(t, b, Config{Prefix: c.prefix}).Source(cfg) }
 		first := start(t, source(), consume)
-		eventually(t, "the first member", func() bool { return first.owns() == partitions })
+		streamtest.Eventually(t, patience, "the first member", func() bool { return first.owns() == partitions })
 		var wg sync.WaitGroup
 		wg.Go(func() { produceSteadily(t, c, partitions, n, 3*time.Second) })
 		second := start(t, source(), consume)
-		eventually(t, "the partitions to be shared", func() bool { return first.owns() == 2 && second.owns() == 2 })
+		streamtest.Eventually(t, patience, "the partitions to be shared", func() bool { return first.owns() == 2 && second.owns() == 2 })
 		third := start(t, source(), consume)
-		eventually(t, "three to share", func() bool { return third.owns() > 0 && first.owns()+second.owns()+third.owns() == partitions })
+		streamtest.Eventually(t, patience, "three to share", func() bool { return third.owns() > 0 && first.owns()+second.owns()+third.owns() == partitions })
 		first.stop(t)
-		eventually(t, "two to take over", func() bool { return second.owns()+third.owns() == partitions })
+		streamtest.Eventually(t, patience, "two to take over", func() bool { return second.owns()+third.owns() == partitions })
 		second.stop(t)
 		wg.Wait()
-		eventually(t, "all reads", func() bool { return ty.count() == n })
+		streamtest.Eventually(t, patience, "all reads", func() bool { return ty.count() == n })
 		third.stop(t)
 		if again := ty.check(t, "v", n); again > 0 {
 			t.Errorf("%d records came again, want none: a commit on the way out did not count", again)
@@ -235,7 +236,7 @@ func TestZombieCommit(t *testing.T) {
 		heir := start(t, c.Source(zombieConfig(c.prefix)), func(ctx context.Context, p stream.Partition) error {
 			return consume(ctx, p, ty.add)
 		})
-		eventually(t, "the heir to commit all", func() bool { return committed(t, c, c.prefix+"g", 1)[0] == 20 })
+		streamtest.Eventually(t, patience, "the heir to commit all", func() bool { return committed(t, c, c.prefix+"g", 1)[0] == 20 })
 		if n := ty.count(); n != 18 {
 			t.Errorf("the heir has read %d records, want the 18 that were not committed", n)
 		}
@@ -352,13 +353,13 @@ func TestLeave(t *testing.T) {
 		idle := func(ctx context.Context, p stream.Partition) error { return consume(ctx, p, func(*stream.Batch) {}) }
 		cfg := SourceConfig{Group: c.prefix + "g"} // a session of 10 s
 		m := start(t, c.Source(cfg), idle)
-		eventually(t, "the partitions", func() bool { return m.owns() == 2 })
+		streamtest.Eventually(t, patience, "the partitions", func() bool { return m.owns() == 2 })
 		if took := m.stop(t); took > 2*time.Second {
 			t.Errorf("leaving took %v", took)
 		}
 		began := time.Now()
 		next := start(t, c.Source(cfg), idle)
-		eventually(t, "the next member", func() bool { return next.owns() == 2 })
+		streamtest.Eventually(t, patience, "the next member", func() bool { return next.owns() == 2 })
 		if took := time.Since(began); took > 4*time.Second {
 			t.Errorf("the next member had the partitions after %v", took)
 		}
@@ -370,8 +371,8 @@ func TestStopWhileBrokersHang(t *testing.T) {
 	each(t, func(t *testing.T, b backend) {
 		c := open(t, b, Config{})
 		topics(t, c, TopicsConfig{ReadsPartitions: 2})
-		l := newLink()
-		s := open(t, b, Config{Prefix: c.prefix, dial: l.dial}).Source(SourceConfig{Group: c.prefix + "g"})
+		far, way := through(t, b, Config{Prefix: c.prefix})
+		s := far.Source(SourceConfig{Group: c.prefix + "g"})
 		m := start(t, s, func(ctx context.Context, p stream.Partition) error {
 			var batch stream.Batch
 			for ctx.Err() == nil {
@@ -383,13 +384,12 @@ func TestStopWhileBrokersHang(t *testing.T) {
 			defer cancel()
 			return p.Commit(last, 0)
 		})
-		eventually(t, "the partitions", func() bool { return m.owns() == 2 })
-		l.set(linkHung)
+		streamtest.Eventually(t, patience, "the partitions", func() bool { return m.owns() == 2 })
+		hung.begin(way)
 		time.Sleep(50 * time.Millisecond)
 		if took := m.stop(t); took > 2300*time.Millisecond {
 			t.Errorf("it took %v, want 2 s after the last consume", took)
 		}
-		l.set(linkUp)
 	})
 }
 
@@ -398,26 +398,33 @@ func TestBrokersAway(t *testing.T) {
 	each(t, func(t *testing.T, b backend) {
 		c := open(t, b, Config{})
 		topics(t, c, TopicsConfig{ReadsPartitions: 2})
-		l := newLink()
-		s := open(t, b, Config{Prefix: c.prefix, dial: l.dial, Timeout: 2 * time.Second}).Source(SourceConfig{
+		far, way := through(t, b, Config{Prefix: c.prefix, Timeout: 2 * time.Second})
+		s := far.Source(SourceConfig{
 			Group: c.prefix + "g", SessionTimeout: 3 * time.Second, HeartbeatInterval: 300 * time.Millisecond})
 		ty := newTally()
 		m := start(t, s, func(ctx context.Context, p stream.Partition) error { return consume(ctx, p, ty.add) })
 		n := 0
-		for _, mode := range []linkMode{linkUp, linkRefused, linkUp, linkHung, linkUp} {
-			l.set(mode)
-			if mode != linkUp {
-				time.Sleep(600 * time.Millisecond)
-			}
+		produce := func() {
 			vs := numbered("v", n+50)[n:]
 			put(t, c, topicReads, int32(n/50%2), nil, values(vs...)...)
-			if n += 50; mode == linkUp {
-				eventually(t, fmt.Sprintf("%d records", n), func() bool { return ty.count() == n })
-			}
+			n += 50
+		}
+		arrive := func() {
+			t.Helper()
+			produce()
+			streamtest.Eventually(t, patience, fmt.Sprintf("%d records", n), func() bool { return ty.count() == n })
+		}
+		arrive()
+		for _, o := range []outage{down, hung} {
+			o.begin(way)
+			time.Sleep(600 * time.Millisecond)
+			produce()
+			way.Heal()
+			arrive()
 		}
 		m.stop(t)
 		ty.check(t, "v", n)
-		if d := l.dials.Load(); d > 150 {
+		if d := way.Accepted(); d > 150 {
 			t.Errorf("%d connections were tried, want few: a storm", d)
 		}
 	})
@@ -448,7 +455,7 @@ func TestSkipped(t *testing.T) {
 				}
 			})
 		})
-		eventually(t, "the rest", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 5 })
+		streamtest.Eventually(t, patience, "the rest", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 5 })
 		m.stop(t)
 		if st := s.Stats(); skipped != 15 || st.Skipped != 15 || st.Rewinds != 0 {
 			t.Errorf("skipped %d, stats %+v, want 15", skipped, st)
@@ -537,12 +544,12 @@ func TestBatchesAdapt(t *testing.T) {
 			})
 		})
 		put(t, c, topicReads, 0, nil, values("warm")...)
-		eventually(t, "the first read", func() bool { return total() == 1 })
+		streamtest.Eventually(t, patience, "the first read", func() bool { return total() == 1 })
 		var slowest time.Duration
 		for i := range 5 {
 			began := time.Now()
 			put(t, c, topicReads, 0, nil, values("alone")...)
-			eventually(t, "a read that comes alone", func() bool { return total() == i+2 })
+			streamtest.Eventually(t, patience, "a read that comes alone", func() bool { return total() == i+2 })
 			mu.Lock()
 			last := batches[len(batches)-1]
 			mu.Unlock()
@@ -565,7 +572,7 @@ func TestBatchesAdapt(t *testing.T) {
 			t.Errorf("%d fetches while a batch was in hand", got.Fetches-fetches)
 		}
 		close(hold)
-		eventually(t, "the backlog", func() bool { return total() == backlog+6 })
+		streamtest.Eventually(t, patience, "the backlog", func() bool { return total() == backlog+6 })
 		m.stop(t)
 		mu.Lock()
 		defer mu.Unlock()
@@ -601,7 +608,7 @@ func deleteRecords(t *testing.T, c *Cluster, offset int64) {
 	if _, err := req.RequestWith(t.Context(), cl); err != nil {
 		t.Fatalf("DeleteRecords: %v", err)
 	}
-	eventually(t, "the records to be deleted", func() bool {
+	streamtest.Eventually(t, patience, "the records to be deleted", func() bool {
 		first, _, err := c.bounds(t.Context(), c.topic(topicReads), 0)
 		return err == nil && first == offset
 	})
@@ -618,7 +625,7 @@ func TestRewound(t *testing.T) {
 		if _, err := c.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{c.topic(topicReads)}}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the topic to be made anew", func() bool {
+		streamtest.Eventually(t, patience, "the topic to be made anew", func() bool {
 			rs, err := c.ApplyTopics(t.Context(), specs[:1])
 			return err == nil && rs[0].Action == ActionCreated
 		})
@@ -626,7 +633,7 @@ func TestRewound(t *testing.T) {
 		ty := newTally()
 		s := c.Source(cfg)
 		m := start(t, s, func(ctx context.Context, p stream.Partition) error { return consume(ctx, p, ty.add) })
-		eventually(t, "the new records", func() bool { return ty.count() == 7 })
+		streamtest.Eventually(t, patience, "the new records", func() bool { return ty.count() == 7 })
 		m.stop(t)
 		ty.check(t, "new", 7)
 		if b.name == "kafka" {
@@ -706,7 +713,7 @@ func TestTransactions(t *testing.T) {
 				}
 			})
 		})
-		eventually(t, "the commit behind the last marker", func() bool { return committed(t, c, cfg.Group, 1)[0] == 12 })
+		streamtest.Eventually(t, patience, "the commit behind the last marker", func() bool { return committed(t, c, cfg.Group, 1)[0] == 12 })
 		m.stop(t)
 		if n := ty.count(); n != 9 {
 			t.Errorf("%d records, want 9", n)
@@ -744,7 +751,7 @@ func TestTooLarge(t *testing.T) {
 				}
 			})
 		})
-		eventually(t, "six records", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= 6 })
+		streamtest.Eventually(t, patience, "six records", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= 6 })
 		m.stop(t)
 		runtime.ReadMemStats(&after)
 		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 40 {

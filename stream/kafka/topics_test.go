@@ -8,6 +8,8 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+
+	"vigie/stream/streamtest"
 )
 
 func TestTopicsRefuses(t *testing.T) {
@@ -135,7 +137,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the brokers to know of it", func() bool {
+		streamtest.Eventually(t, patience, "the brokers to know of it", func() bool {
 			problems, err = c.CheckTopics(t.Context(), more)
 			return err != nil || len(problems) >= 4
 		})

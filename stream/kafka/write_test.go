@@ -90,17 +90,17 @@ func TestPublishErrors(t *testing.T) {
 		if rs := readTopic(t, c, topicReads); len(rs) != 0 {
 			t.Errorf("%d reads were written although one cannot be", len(rs))
 		}
-		l := newLink()
-		far := open(t, b, Config{Prefix: c.prefix, dial: l.dial, Timeout: time.Second}).Reads()
-		eventually(t, "the link and the new topic", func() bool { return far.Publish(t.Context(), someReads(3)) == nil })
-		for _, mode := range []linkMode{linkRefused, linkHung} {
-			l.set(mode)
+		cluster, way := through(t, b, Config{Prefix: c.prefix, Timeout: time.Second})
+		far := cluster.Reads()
+		streamtest.Eventually(t, patience, "the new topic", func() bool { return far.Publish(t.Context(), someReads(3)) == nil })
+		for _, o := range []outage{down, hung} {
+			o.begin(way)
 			began := time.Now()
 			var wg sync.WaitGroup
 			for range 20 { // what waits behind a failing request fails with it
 				wg.Go(func() {
 					if err := far.Publish(t.Context(), someReads(3)); err == nil {
-						t.Error("Publish through a broken link: no error")
+						t.Errorf("%s: Publish: no error", o.name)
 					} else if strings.Contains(err.Error(), "AB123CD") {
 						t.Errorf("a plate is in the error: %v", err)
 					}
@@ -108,16 +108,16 @@ func TestPublishErrors(t *testing.T) {
 			}
 			wg.Wait()
 			if took := time.Since(began); took > 2500*time.Millisecond {
-				t.Errorf("mode %d: it took %v", mode, took)
+				t.Errorf("%s: it took %v", o.name, took)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			began = time.Now()
 			if err := far.Publish(ctx, someReads(1)); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 500*time.Millisecond {
-				t.Errorf("mode %d: told to stop: %v after %v", mode, err, time.Since(began))
+				t.Errorf("%s: told to stop: %v after %v", o.name, err, time.Since(began))
 			}
 			cancel()
-			l.set(linkUp)
-			eventually(t, "the link", func() bool { return far.Publish(t.Context(), someReads(1)) == nil })
+			way.Heal()
+			streamtest.Eventually(t, patience, "the way to be used again", func() bool { return far.Publish(t.Context(), someReads(1)) == nil })
 		}
 		none := open(t, b, Config{Timeout: time.Second})
 		if err := none.Reads().Publish(t.Context(), someReads(1)); err == nil || !strings.Contains(err.Error(), "vigie topics apply") {

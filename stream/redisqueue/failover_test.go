@@ -131,7 +131,7 @@ func (m *matcherOn) alerts(t *testing.T) map[string]int {
 
 func (m *matcherOn) committed(t *testing.T, n int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("offset %d to be committed", n), func() bool { return m.reads.Committed()[0] == n })
+	streamtest.Eventually(t, patience, fmt.Sprintf("offset %d to be committed", n), func() bool { return m.reads.Committed()[0] == n })
 }
 
 // TestRedisRestartsEmpty kills Redis while alerts are published and starts it again
@@ -159,7 +159,7 @@ func TestRedisRestartsEmpty(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.committed(t, reads)
-			eventually(t, "the restart to be noticed", func() bool { return m.failover.Stats().Failovers == 1 })
+			streamtest.Eventually(t, patience, "the restart to be noticed", func() bool { return m.failover.Stats().Failovers == 1 })
 			got := m.alerts(t)
 			for id, n := range got {
 				if n != 1 {
@@ -195,8 +195,8 @@ func TestReplicaTakesOver(t *testing.T) {
 		t.Run(fmt.Sprint("rewind=", rewind), func(t *testing.T) {
 			const replicated, lost, later = 100, 100, 100
 			master, replica := ownRedis(t), ownRedis(t)
-			way := newLine(t, master.Addr())
-			m := newMatcher(t, Config{Addr: way.addr()}, rewind)
+			way := streamtest.NewProxy(t, master.Addr())
+			m := newMatcher(t, Config{Addr: way.Addr()}, rewind)
 			m.entry(t, "AB-123-CD")
 			gone := m.entry(t, "EF-456-GH")
 			second, err := Open(Config{Addr: replica.Addr()})
@@ -218,7 +218,7 @@ func TestReplicaTakesOver(t *testing.T) {
 				m.committed(t, int64(sent))
 			}
 			send(replicated, "AB-123-CD")
-			eventually(t, "the replica to have them", func() bool { return len(inQueue(t, second, watchlist.DefaultQueue)) == replicated })
+			streamtest.Eventually(t, patience, "the replica to have them", func() bool { return len(inQueue(t, second, watchlist.DefaultQueue)) == replicated })
 			if err := second.rdb.Do(ctx, "REPLICAOF", "NO", "ONE").Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -230,9 +230,10 @@ func TestReplicaTakesOver(t *testing.T) {
 			}
 			// The first replica that a master meets changes its history; nothing was lost by that.
 			before := m.failover.Stats().Failovers
-			way.lead(replica.Addr())
+			way.SetTarget(replica.Addr())
+			way.Cut()
 			send(later, "AB-123-CD")
-			eventually(t, "the fail-over to be noticed", func() bool { return m.failover.Stats().Failovers > before })
+			streamtest.Eventually(t, patience, "the fail-over to be noticed", func() bool { return m.failover.Stats().Failovers > before })
 			got := m.alerts(t)
 			for id, n := range got {
 				if n != 1 {
@@ -305,7 +306,7 @@ func TestSentinelFailsOver(t *testing.T) {
 			watch := sentinel(t, master.Addr())
 			eyes := redis.NewSentinelClient(&redis.Options{Addr: watch})
 			defer eyes.Close()
-			eventually(t, "the Sentinel to know the replica", func() bool {
+			streamtest.Eventually(t, patience, "the Sentinel to know the replica", func() bool {
 				replicas, err := eyes.Replicas(ctx, "vigie").Result()
 				return err == nil && len(replicas) == 1 && replicas[0]["master-link-status"] == "ok"
 			})
@@ -385,7 +386,7 @@ func TestRedisRefuses(t *testing.T) {
 		before := m.failover.Stats().Failovers
 		do(tc.break_...)
 		m.read(t, fmt.Sprint("r", n), "AB-123-CD")
-		eventually(t, "the alarm", func() bool { return m.failover.Stats().Blocked > 200*time.Millisecond })
+		streamtest.Eventually(t, patience, "the alarm", func() bool { return m.failover.Stats().Blocked > 200*time.Millisecond })
 		if got := m.reads.Committed()[0]; got != n {
 			t.Errorf("%s: offset %d is committed, want %d", tc.reason, got, n)
 		}

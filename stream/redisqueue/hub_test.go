@@ -79,7 +79,7 @@ func nothing(t testing.TB, s *Subscription) {
 // isLive returns once s gets its messages from the reader.
 func isLive(t testing.TB, s *Subscription) {
 	t.Helper()
-	eventually(t, "the subscription to be live", func() bool {
+	streamtest.Eventually(t, patience, "the subscription to be live", func() bool {
 		nothing(t, s)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -289,9 +289,9 @@ func TestSlowEnough(t *testing.T) {
 // buffers is no reason to cut them.
 func TestRedisComesBack(t *testing.T) {
 	eachRedis(t, func(t *testing.T, b backend) {
-		l := newLine(t, b.addr)
+		l := streamtest.NewProxy(t, b.addr)
 		core, logs := observer.New(zap.InfoLevel)
-		q := open(t, b, func(c *Config) { c.Addr, c.Log = l.addr(), zap.New(core) })
+		q := open(t, b, func(c *Config) { c.Addr, c.Log = l.Addr(), zap.New(core) })
 		other := open(t, b, func(c *Config) { c.Prefix = q.cfg.Prefix })
 		h, _ := startHub(t, q, HubConfig{Buffer: 5})
 		waiting := subscribe(t, h, "q1", "")
@@ -299,14 +299,14 @@ func TestRedisComesBack(t *testing.T) {
 		replaying := subscribe(t, h, "q1", "0")  // has not begun
 		for round, n := range []int{1, 5, 600} { // fits the buffer, fills it, is a backlog of several pages
 			before := h.Stats().Failures
-			l.cut(true)
-			eventually(t, "the outage to be noticed", func() bool { return h.Stats().Failures > before })
+			l.Down()
+			streamtest.Eventually(t, patience, "the outage to be noticed", func() bool { return h.Stats().Failures > before })
 			var batch []*alert.Alert
 			for i := range n {
 				batch = append(batch, makeAlert(fmt.Sprintf("r%d-%03d", round, i), "q1"))
 			}
 			publish(t, other, batch...)
-			l.cut(false)
+			l.Heal()
 			for i, m := range next(t, waiting, n) {
 				if want := batch[i].ID; m.AlertID != want {
 					t.Fatalf("round %d, message %d: %v, want %s", round, i, m, want)
@@ -326,14 +326,14 @@ func TestRedisComesBack(t *testing.T) {
 // TestReplayThroughOutage: Redis is away at the moment of the first Next.
 func TestReplayThroughOutage(t *testing.T) {
 	eachRedis(t, func(t *testing.T, b backend) {
-		l := newLine(t, b.addr)
-		q := open(t, b, func(c *Config) { c.Addr = l.addr() })
+		l := streamtest.NewProxy(t, b.addr)
+		q := open(t, b, func(c *Config) { c.Addr = l.Addr() })
 		publish(t, q, makeAlert("a", "q1"))
 		h, _ := startHub(t, q, HubConfig{})
 		s := subscribe(t, h, "q1", "0")
-		l.cut(true)
+		l.Down()
 		nothing(t, s)
-		l.cut(false)
+		l.Heal()
 		if got := list(next(t, s, 1)); got != "alert:a" || h.Stats().Failures == 0 {
 			t.Errorf("got %s, stats %+v", got, h.Stats())
 		}
@@ -344,8 +344,8 @@ func TestReplayThroughOutage(t *testing.T) {
 // server is behind, so that its messages get lower ids than those already seen.
 func TestStreamLosesItsEnd(t *testing.T) {
 	eachRedis(t, func(t *testing.T, b backend) {
-		l := newLine(t, b.addr)
-		q := open(t, b, func(c *Config) { c.Addr = l.addr() })
+		l := streamtest.NewProxy(t, b.addr)
+		q := open(t, b, func(c *Config) { c.Addr = l.Addr() })
 		other := open(t, b, func(c *Config) { c.Prefix = q.cfg.Prefix })
 		h, _ := startHub(t, q, HubConfig{})
 		s := subscribe(t, h, "q1", "")
@@ -354,11 +354,11 @@ func TestStreamLosesItsEnd(t *testing.T) {
 		next(t, s, 1)
 
 		before := h.Stats().Failures
-		l.cut(true)
-		eventually(t, "the outage to be noticed", func() bool { return h.Stats().Failures > before })
+		l.Down()
+		streamtest.Eventually(t, patience, "the outage to be noticed", func() bool { return h.Stats().Failures > before })
 		wipe(t, other)
-		l.cut(false)
-		eventually(t, "the reader to go back", func() bool {
+		l.Heal()
+		streamtest.Eventually(t, patience, "the reader to go back", func() bool {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			r := h.readers["q1"]
@@ -381,16 +381,16 @@ func TestStreamLosesItsEnd(t *testing.T) {
 // of a message that is lost.
 func TestReplayAcrossFailover(t *testing.T) {
 	eachRedis(t, func(t *testing.T, b backend) {
-		l := newLine(t, b.addr)
-		q := open(t, b, func(c *Config) { c.Addr = l.addr() })
+		l := streamtest.NewProxy(t, b.addr)
+		q := open(t, b, func(c *Config) { c.Addr = l.Addr() })
 		other := open(t, b, func(c *Config) { c.Prefix = q.cfg.Prefix })
 		h, _ := startHub(t, q, HubConfig{})
 		publish(t, q, makeAlert("lost", "q1"))
 		s := subscribe(t, h, "q1", inQueue(t, q, "q1")[0].ID)
-		l.cut(true)
+		l.Down()
 		nothing(t, s)
 		wipe(t, other)
-		l.cut(false)
+		l.Heal()
 		isLive(t, s)
 		hit := alert.Hit(makeAlert("low", "q1"))
 		hit.At -= 60_000
@@ -475,7 +475,7 @@ func TestReadersEnd(t *testing.T) {
 		three.Close()
 		three.Close()
 		begin := time.Now()
-		eventually(t, "the reader to end", func() bool { return h.Stats().Readers == 0 })
+		streamtest.Eventually(t, patience, "the reader to end", func() bool { return h.Stats().Readers == 0 })
 		if took := time.Since(begin); took > 2*block {
 			t.Errorf("the reader ended after %v", took)
 		}
@@ -513,12 +513,14 @@ func TestRunEnds(t *testing.T) {
 	for _, stalled := range []bool{false, true} {
 		t.Run(fmt.Sprint("stalled=", stalled), func(t *testing.T) {
 			eachRedis(t, func(t *testing.T, b backend) {
-				l := newLine(t, b.addr)
-				q := open(t, b, func(c *Config) { c.Addr = l.addr() })
+				l := streamtest.NewProxy(t, b.addr)
+				q := open(t, b, func(c *Config) { c.Addr = l.Addr() })
 				h, stop := startHub(t, q, HubConfig{})
 				quiet, replaying := subscribe(t, h, "q1", ""), subscribe(t, h, "q1", "0")
 				isLive(t, quiet)
-				l.stall(stalled)
+				if stalled {
+					l.Hold(streamtest.BothWays)
+				}
 				var wg sync.WaitGroup
 				for _, s := range []*Subscription{quiet, replaying} {
 					wg.Go(func() {
@@ -534,7 +536,6 @@ func TestRunEnds(t *testing.T) {
 				if took := time.Since(begin); took > 1200*time.Millisecond {
 					t.Errorf("it took %v", took)
 				}
-				l.stall(false)
 			})
 		})
 	}

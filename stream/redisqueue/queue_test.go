@@ -168,7 +168,7 @@ func TestOldReads(t *testing.T) {
 		old.Read.TS -= 1000
 		publish(t, q, old, fresh)
 		n := 0
-		eventually(t, "the queue to forget", func() bool {
+		streamtest.Eventually(t, patience, "the queue to forget", func() bool {
 			n++
 			publish(t, q, makeAlert(fmt.Sprint("filler-", n), "q1"))
 			return q.rdb.ZScore(ctx, q.keys.seen("q1"), "fresh").Err() != nil
@@ -273,10 +273,10 @@ func TestScriptsForgotten(t *testing.T) {
 
 func TestRedisAway(t *testing.T) {
 	eachRedis(t, func(t *testing.T, b backend) {
-		l := newLine(t, b.addr)
-		q := open(t, b, func(c *Config) { c.Addr = l.addr() })
+		l := streamtest.NewProxy(t, b.addr)
+		q := open(t, b, func(c *Config) { c.Addr = l.Addr() })
 		publish(t, q, makeAlert("a", "q1"))
-		l.cut(true)
+		l.Down()
 		if _, err := q.Publish(ctx, []*alert.Alert{makeAlert("b", "q1")}); err == nil {
 			t.Error("Publish: no error")
 		}
@@ -296,8 +296,8 @@ func TestRedisAway(t *testing.T) {
 		if n := q.Stats().Failures; n < 5 {
 			t.Errorf("%d failures counted", n)
 		}
-		l.cut(false)
-		eventually(t, "the line to be used again", func() bool { return q.Ping(ctx) == nil })
+		l.Heal()
+		streamtest.Eventually(t, patience, "the line to be used again", func() bool { return q.Ping(ctx) == nil })
 		if got := publish(t, q, makeAlert("b", "q1")); got != "stored" && got != "duplicate" {
 			t.Errorf("answer: %s", got)
 		}
