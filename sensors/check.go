@@ -131,31 +131,27 @@ const reasonShare = "must be between 0 and 1 (0.95, not 95)"
 func isShare(v float32) bool { return v >= 0 && v <= 1 }
 
 func validSensor(s string) bool {
-	if len(s) > MaxIDBytes {
-		return false
-	}
+	var bad uint8
 	for i := range len(s) {
-		switch c := s[i]; {
+		bad |= notInSensor[s[i]]
+	}
+	return bad == 0 && s != "" && len(s) <= MaxIDBytes
+}
+
+// notInSensor is 1 for every byte that no id of a sensor has.
+var notInSensor = func() (t [256]uint8) {
+	for i := range t {
+		switch c := byte(i); {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		case c == '-', c == '_', c == '.', c == ':':
 		default:
-			return false
+			t[i] = 1
 		}
 	}
-	return s != ""
-}
+	return t
+}()
 
-func validID(s string) bool {
-	if len(s) > MaxIDBytes {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return false
-		}
-	}
-	return true
-}
+func validID(s string) bool { return len(s) <= MaxIDBytes && isVisible(s) }
 
 func checkTS(ts int64) string {
 	switch {
@@ -190,15 +186,6 @@ func checkRunes(s string, limit int) string {
 		return "must be at most " + strconv.Itoa(limit) + " characters"
 	}
 	return ""
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
 
 func checkText(s string) string {

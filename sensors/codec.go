@@ -1,6 +1,7 @@
 package sensors
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -200,6 +201,10 @@ type fault struct {
 func (d *decoder) protobuf(value []byte, r *Read) error {
 	b := value
 	for len(b) > 0 {
+		if n := plainField(b, r); n > 0 {
+			b = b[n:]
+			continue
+		}
 		n, f := d.protoField(b, r)
 		if f.reason != "" {
 			return &DecodeError{Form: FormProtobuf, Field: f.field, Offset: len(value) - len(b), Reason: f.reason}
@@ -207,6 +212,53 @@ func (d *decoder) protobuf(value []byte, r *Read) error {
 		b = b[n:]
 	}
 	return nil
+}
+
+// plainField decodes one of the fields that nearly all reads have at the start of b, as
+// they nearly always are, and returns its length; 0 for any other, right or wrong.
+func plainField(b []byte, r *Read) int {
+	const text, varint, fixed32 = uint8(protowire.BytesType), uint8(protowire.VarintType), uint8(protowire.Fixed32Type)
+	if len(b) < 5 {
+		return 0
+	}
+	var dst *string
+	switch b[0] {
+	case uint8(numID)<<3 | text:
+		dst = &r.ID
+	case uint8(numSensor)<<3 | text:
+		dst = &r.Sensor
+	case uint8(numPlate)<<3 | text:
+		dst = &r.Plate
+	case uint8(numCountry)<<3 | text:
+		dst = &r.Country
+	case uint8(numTS)<<3 | varint:
+		if len(b) < 10 { // the longest here
+			return 0
+		}
+		var v uint64
+		for i := 1; i < 10; i++ {
+			v |= uint64(b[i]&0x7f) << (7 * (i - 1))
+			if b[i] < 0x80 {
+				r.TS = int64(v)
+				return i + 1
+			}
+		}
+		return 0
+	case uint8(numConf)<<3 | fixed32:
+		if bits := binary.LittleEndian.Uint32(b[1:]); finiteBits(bits) {
+			r.Conf = math.Float32frombits(bits)
+			return 5
+		}
+		return 0
+	default:
+		return 0
+	}
+	n := 2 + int(b[1])
+	if b[1] >= 0x80 || n > len(b) || !isASCII(view(b[2:n])) {
+		return 0
+	}
+	*dst = view(b[2:n])
+	return n
 }
 
 // protoField decodes one field at the start of b and returns its length.

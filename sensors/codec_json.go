@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,13 +68,19 @@ func (d *decoder) strictJSON(value []byte, r *Read) error {
 		case "speed":
 			return w.float(&r.Speed)
 		case "lane":
-			var v int64
-			err := w.integer(&v)
-			if err == nil && (v < 0 || v > math.MaxUint32) {
+			tok, ok, err := w.scalar('0', reasonInteger)
+			if !ok {
+				return err
+			}
+			v, err := strconv.ParseInt(tok.String(), 10, 64)
+			switch {
+			case errors.Is(err, strconv.ErrRange), err == nil && (v > math.MaxUint32 || tok.String()[0] == '-'): // also -0
 				return w.fail(reasonRange)
+			case err != nil:
+				return w.fail(reasonInteger)
 			}
 			r.Lane = uint32(v)
-			return err
+			return nil
 		case "retransmitted":
 			return w.boolean(&r.Retransmitted)
 		case "candidates":
@@ -356,53 +363,97 @@ func (d *decoder) plainJSON(s string, r *Read) bool {
 	}
 	var seen uint32
 	for {
+		// First the way of nearly all reads: a short name, no white space.
+		bit, next := 0, 0
+		if i := p.i; i+9 <= len(s) && s[i] == '"' {
+			w := load(s, i+1)
+			quote := bits.TrailingZeros64(equal(w, '"')) / 8 // 8 for none
+			if i += quote + 2; i+1 < len(s) && s[i] == ':' {
+				switch w & (1<<(8*quote+8) - 1) {
+				case wordID:
+					r.ID, next = plainText(s, i+1)
+				case wordSensor:
+					bit = 1
+					r.Sensor, next = plainText(s, i+1)
+				case wordPlate:
+					bit = 2
+					r.Plate, next = plainText(s, i+1)
+				case wordCountry:
+					bit = 3
+					r.Country, next = plainText(s, i+1)
+				case wordTS:
+					bit = 4
+					r.TS, next = plainDigits(s, i+1)
+				case wordConf:
+					bit = 5
+					r.Conf, next = plainShare(s, i+1)
+				}
+			}
+		}
+		if next > 0 && next < len(s) && seen&(1<<bit) == 0 {
+			seen |= 1 << bit
+			if c := s[next]; c == ',' && next+1 < len(s) && s[next+1] == '"' {
+				p.i = next + 1
+				continue
+			} else if c == '}' {
+				p.i = next + 1
+				return p.end()
+			}
+			p.i = next
+			if p.next() != ',' {
+				return p.eat('}') && p.end()
+			}
+			p.i++
+			p.next()
+			continue
+		}
 		name, ok := p.text()
-		if !ok || !p.eat(':') {
+		member := slices.Index(readNames, name)
+		if !ok || member < 0 || seen&(1<<member) != 0 || !p.eat(':') {
 			return false
 		}
-		bit := -1
-		switch name {
-		case "id":
-			bit, ok = 0, p.textOrNull(&r.ID)
-		case "sensor":
-			bit, ok = 1, p.textOrNull(&r.Sensor)
-		case "plate":
-			bit, ok = 2, p.textOrNull(&r.Plate)
-		case "country":
-			bit, ok = 3, p.textOrNull(&r.Country)
-		case "ts":
-			bit, ok = 4, p.integerOrNull(&r.TS)
-		case "conf":
-			bit, ok = 5, p.floatOrNull(&r.Conf)
-		case "passage":
-			bit, ok = 6, p.textOrNull(&r.Passage)
-		case "candidates":
-			bit, ok = 7, p.candidates(r)
-		case "char_conf":
-			bit, ok = 8, p.charConf(r)
-		case "image":
-			bit, ok = 9, d.plainImage(&p, r)
-		case "lane":
+		seen |= 1 << member
+		switch member {
+		case 0:
+			ok = p.textOrNull(&r.ID)
+		case 1:
+			ok = p.textOrNull(&r.Sensor)
+		case 2:
+			ok = p.textOrNull(&r.Plate)
+		case 3:
+			ok = p.textOrNull(&r.Country)
+		case 4:
+			ok = p.integerOrNull(&r.TS)
+		case 5:
+			ok = p.floatOrNull(&r.Conf)
+		case 6:
+			ok = p.textOrNull(&r.Passage)
+		case 7:
+			ok = p.candidates(r)
+		case 8:
+			ok = p.charConf(r)
+		case 9:
+			ok = d.plainImage(&p, r)
+		case 10:
 			var v int64
-			bit, ok = 10, p.integerOrNull(&v) && v >= 0 && v <= math.MaxUint32
+			ok = p.i < len(p.s) && p.s[p.i] != '-' && p.integerOrNull(&v) && v <= math.MaxUint32
 			r.Lane = uint32(v)
-		case "direction":
-			bit, ok = 11, p.textOrNull(&r.Direction)
-		case "speed":
-			bit, ok = 12, p.floatOrNull(&r.Speed)
-		case "make":
-			bit, ok = 13, p.textOrNull(&r.Make)
-		case "color":
-			bit, ok = 14, p.textOrNull(&r.Color)
-		case "received":
-			bit, ok = 15, p.integerOrNull(&r.Received)
-		case "retransmitted":
-			bit, ok = 16, p.boolOrNull(&r.Retransmitted)
+		case 11:
+			ok = p.textOrNull(&r.Direction)
+		case 12:
+			ok = p.floatOrNull(&r.Speed)
+		case 13:
+			ok = p.textOrNull(&r.Make)
+		case 14:
+			ok = p.textOrNull(&r.Color)
+		case 15:
+			ok = p.integerOrNull(&r.Received)
+		case 16:
+			ok = p.boolOrNull(&r.Retransmitted)
 		}
-		if bit < 0 || !ok || seen&(1<<bit) != 0 {
+		if !ok {
 			return false
 		}
-		seen |= 1 << bit
 		switch p.next() {
 		case ',':
 			p.i++
@@ -437,12 +488,83 @@ func (p *plain) next() byte {
 
 // eat skips white space, c and white space.
 func (p *plain) eat(c byte) bool {
+	if p.i+1 < len(p.s) && p.s[p.i] == c && p.s[p.i+1] > ' ' { // no white space, as nearly always
+		p.i++
+		return true
+	}
 	if p.next() != c {
 		return false
 	}
 	p.i++
 	p.next()
 	return true
+}
+
+// Short names of readNames and the quote after them, as load gives them.
+const (
+	wordID      = 'i' | 'd'<<8 | '"'<<16
+	wordSensor  = 's' | 'e'<<8 | 'n'<<16 | 's'<<24 | 'o'<<32 | 'r'<<40 | '"'<<48
+	wordPlate   = 'p' | 'l'<<8 | 'a'<<16 | 't'<<24 | 'e'<<32 | '"'<<40
+	wordCountry = 'c' | 'o'<<8 | 'u'<<16 | 'n'<<24 | 't'<<32 | 'r'<<40 | 'y'<<48 | '"'<<56
+	wordTS      = 't' | 's'<<8 | '"'<<16
+	wordConf    = 'c' | 'o'<<8 | 'n'<<16 | 'f'<<24 | '"'<<32
+)
+
+// plainText reads a text at i and returns where it ends, 0 when it is not ASCII or not
+// plain, or not short of the end of s by a few bytes.
+func plainText(s string, i int) (text string, next int) {
+	if s[i] != '"' {
+		return "", 0
+	}
+	i++
+	for from := i; i+8 <= len(s); i += 8 {
+		w := load(s, i)
+		if stop := equal(w, '"') | equal(w, '\\') | less(w, ' ') | w&highs; stop != 0 {
+			if i += bits.TrailingZeros64(stop) / 8; s[i] == '"' {
+				return s[from:i], i + 1
+			}
+			return "", 0
+		}
+	}
+	return "", 0
+}
+
+// plainDigits reads a number of 8 to 18 digits, without sign and leading zeros, and returns
+// where it ends, 0 for any other.
+func plainDigits(s string, i int) (v int64, next int) {
+	if i+9 > len(s) || s[i] == '0' {
+		return 0, 0
+	}
+	v, ok := eightDigits(load(s, i))
+	if !ok {
+		return 0, 0
+	}
+	from := i
+	for i += 8; i < len(s) && s[i]-'0' <= 9; i++ {
+		v = v*10 + int64(s[i]-'0')
+	}
+	if i-from > 18 || i == len(s) || s[i] == '.' || s[i]|0x20 == 'e' {
+		return 0, 0
+	}
+	return v, i
+}
+
+// plainShare reads 0. and one to six digits, the form of nearly all confidences, and
+// returns where it ends, 0 for any other number.
+func plainShare(s string, i int) (v float32, next int) {
+	if i+9 > len(s) || s[i] != '0' || s[i+1] != '.' {
+		return 0, 0
+	}
+	i += 2
+	n, from := 0, i
+	for i < from+7 && s[i]-'0' <= 9 {
+		n = n*10 + int(s[i]-'0')
+		i++
+	}
+	if i == from || i == from+7 || s[i]|0x20 == 'e' {
+		return 0, 0
+	}
+	return float32(n) / tens[i-from], i
 }
 
 // end reports that nothing but white space is left.
@@ -462,8 +584,22 @@ func (p *plain) text() (string, bool) {
 		return "", false
 	}
 	start := p.i + 1
+	i := start
+	for i+8 <= len(p.s) {
+		w := load(p.s, i)
+		stop := equal(w, '"') | equal(w, '\\') | less(w, ' ') | w&highs
+		if stop == 0 {
+			i += 8
+			continue
+		}
+		if i += bits.TrailingZeros64(stop) / 8; p.s[i] == '"' {
+			p.i = i + 1
+			return p.s[start:i], true
+		}
+		break
+	}
 	var high byte
-	for i := start; i < len(p.s); i++ {
+	for ; i < len(p.s); i++ {
 		c := p.s[i]
 		if c == '"' {
 			p.i = i + 1
@@ -479,11 +615,10 @@ func (p *plain) text() (string, bool) {
 }
 
 func (p *plain) textOrNull(dst *string) (ok bool) {
-	if p.word("null") {
+	if *dst, ok = p.text(); ok {
 		return true
 	}
-	*dst, ok = p.text()
-	return ok
+	return p.word("null")
 }
 
 func (p *plain) boolOrNull(dst *bool) bool {
@@ -511,6 +646,11 @@ func (p *plain) integerOrNull(dst *int64) bool {
 // digits reads a run of digits, of which a leading 0 must be the only one.
 func (p *plain) digits() (v int64, n int) {
 	start := p.i
+	if p.i+8 <= len(p.s) {
+		if w, ok := eightDigits(load(p.s, p.i)); ok {
+			v, p.i = w, p.i+8
+		}
+	}
 	for ; p.i < len(p.s) && p.s[p.i]-'0' <= 9; p.i++ {
 		v = v*10 + int64(p.s[p.i]-'0')
 	}

@@ -3,10 +3,12 @@ package sensors
 import (
 	stdjson "encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -391,6 +393,46 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// TestPlainJSON holds the quick JSON reader to the strict one where it goes its
+// shortest way: at reads as sensors send them, with a byte or two changed, put in or left
+// out. The fuzzer seldom stays so near to them.
+func TestPlainJSON(t *testing.T) {
+	check := func(value string) {
+		t.Helper()
+		var r Read
+		checkAgainstStrict(t, []byte(value), &r, Decode([]byte(value), &r))
+	}
+	for _, v := range []string{
+		`{"id\x00":"a","sensor":"s","plate":"AB","ts":1773470467412}`,
+		"{\"id\x00\":\"a\"}", "{\"id\x00\x00\x00\x00\x00\x00\":\"a\"}", "{\"ts\x00\x00\x00\x00\x00\x00\":12345678}",
+		`{"ts":00000000}`, `{"ts":12345678`, `{"ts":123456789012345678}`, `{"ts":1234567890123456789}`, `{"ts":12345678e1}`, `{"ts":12345678.5}`,
+		`{"conf":0.1234567}`, `{"conf":0.123456}`, `{"conf":0.}`, `{"conf":0.1e1}`, `{"conf":0.12}       `, `{"conf":0.12`, `{"conf":0.1234567890123}`,
+		`{"id":"aaaaaaaaaaaaaaaaaaaaaaaa`, `{"id":"a","id":"bbbbbbbbbbbbbbb"}`, `{"id":"é","sensor":"sssssssss"}`, `{"id":"a\u0041","sensor":"sssssssss"}`,
+		`{"country":"FR"}`, `{"country":"FR"        }`, `{"country":"FR" , "plate" : "AB-123-CD"}`, `{"plate":"AB-123-CD"}x`, `{"plate":"AB-123-CD",}`,
+	} {
+		check(v)
+	}
+	rng := rand.New(rand.NewPCG(2, 2))
+	bytes := []byte(`"",:{}\09.eE- 	Aaz` + "\x00\x1f\x7f\x80\xff\xc3")
+	for range 200_000 {
+		r := Read{ID: fmt.Sprintf("01J%d", rng.Int64()), Sensor: "A7-118-2", Plate: "AB-123-CD", Country: "FR", TS: 1773470467412 >> rng.IntN(30),
+			Conf: float32(rng.IntN(1000)) / 1000}
+		v := must(stdjson.Marshal(&r))
+		for range 1 + rng.IntN(2) {
+			at, c := rng.IntN(len(v)), bytes[rng.IntN(len(bytes))]
+			switch rng.IntN(3) {
+			case 0:
+				v[at] = c
+			case 1:
+				v = slices.Insert(v, at, c)
+			default:
+				v = slices.Delete(v, at, at+1)
+			}
+		}
+		check(string(v))
+	}
+}
+
 // checkAgainstStrict holds the quick JSON reader to the strict one.
 func checkAgainstStrict(t *testing.T, value []byte, r *Read, err error) {
 	t.Helper()
@@ -547,4 +589,39 @@ func must(b []byte, err error) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// BenchmarkTake is what a matcher pays for a read before it can look the plate up:
+// DecodeView, Check, Key and CountryCode, of records that differ.
+func BenchmarkTake(b *testing.B) {
+	for _, form := range []string{"proto", "json"} {
+		var values [][]byte
+		for i := range 1024 {
+			r := Read{ID: fmt.Sprintf("01JZ8Q0V5T3K9W4X7M2N6P%04d", i), Sensor: fmt.Sprintf("A7-118-%d", i%40),
+				Plate: fmt.Sprintf("A%c-%03d-C%c", 'A'+i%26, i%1000, 'A'+i/40), Country: "FR", TS: 1773470467412 + int64(7*i), Conf: float32(900+i%100) / 1000}
+			if form == "proto" {
+				values = append(values, must(AppendProto(nil, &r)))
+			} else {
+				values = append(values, must(stdjson.Marshal(&r)))
+			}
+		}
+		b.Run("form="+form, func(b *testing.B) {
+			b.ReportAllocs()
+			var r Read
+			for i := 0; b.Loop(); i++ {
+				if err := DecodeView(values[i%len(values)], &r); err != nil {
+					b.Fatal(err)
+				}
+				if err := r.Check(); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := r.Key(); err != nil {
+					b.Fatal(err)
+				}
+				if r.CountryCode() == 0 {
+					b.Fatal("no country")
+				}
+			}
+		})
+	}
 }
