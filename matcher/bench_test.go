@@ -35,7 +35,7 @@ func BenchmarkMatch(b *testing.B) {
 			for i := range qs {
 				qs[i] = matcher.Query{Key: unwanted(rng, snap), Country: fr, At: epoch.UnixMilli()}
 				if hit {
-					qs[i].Key = wanted[rng.IntN(n)].NewEntry.Key
+					qs[i].Key = wanted[rng.IntN(n)].NewEntry.Key()
 				}
 			}
 			b.Run(fmt.Sprintf("entries=%d/hit=%v", n, hit), func(b *testing.B) {
@@ -87,13 +87,13 @@ func BenchmarkApplyOne(b *testing.B) {
 		m.Apply([]control.Change{putList(list("l", watchlist.ToleranceExact))}, 0)
 		m.Apply(changes, 1)
 		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
-			one := []control.Change{{NewEntry: &watchlist.Entry{ID: "one", List: "l"}}}
+			one := []control.Change{{NewEntry: watchlist.Pack(&watchlist.Entry{ID: "one", List: "l"})}}
 			rng := rand.New(rand.NewPCG(9, 9))
 			v := int64(2)
 			runtime.GC()   // of the set-up, not on this account
 			for b.Loop() { // another shard each time
-				if e := one[0].NewEntry; e != nil {
-					e.Key = siv(rng)
+				if one[0].NewEntry != nil {
+					one[0].NewEntry = watchlist.Pack(&watchlist.Entry{ID: "one", List: "l", Key: siv(rng)})
 				}
 				m.Apply(one, v)
 				one[0].OldEntry, one[0].NewEntry = one[0].NewEntry, one[0].OldEntry
@@ -198,9 +198,9 @@ func long(tb testing.TB, n int) (*matcher.Snapshot, []control.Change) {
 	if !ok {
 		rng := rand.New(rand.NewPCG(1, uint64(n)))
 		for range n {
-			l.changes = append(l.changes, control.Change{NewEntry: &watchlist.Entry{
+			l.changes = append(l.changes, control.Change{NewEntry: watchlist.Pack(&watchlist.Entry{
 				List: "l", Key: siv(rng), Country: fr, ValidFrom: epoch, ValidUntil: epoch.Add(time.Hour),
-			}})
+			})})
 		}
 		m := matcher.New()
 		m.Apply([]control.Change{putList(list("l", watchlist.ToleranceExact))}, 0)

@@ -37,8 +37,8 @@ const unsaid = 0.1
 
 // score returns how likely the vehicle bears the plate of e, 0 to 1, by what the
 // sensor settled on, r, and its other readings, each as likely as the sensor says.
-func score(e *watchlist.Entry, r *misread.Reading, q *Query) float32 {
-	p := r.Posterior(e.Key, e.Country)
+func score(e *watchlist.Packed, r *misread.Reading, q *Query) float32 {
+	p := r.Posterior(e.Key(), e.Country())
 	others := q.Candidates[:min(len(q.Candidates), MaxCandidates)]
 	all := float32(0)
 	for i, c := range others {
@@ -56,7 +56,7 @@ func score(e *watchlist.Entry, r *misread.Reading, q *Query) float32 {
 		if counts(others, i, q.Key) {
 			var o misread.Reading
 			o.Set(c.Key, q.Country, q.Conf, nil)
-			p += orUnsaid(c.Conf) / all * o.Posterior(e.Key, e.Country)
+			p += orUnsaid(c.Conf) / all * o.Posterior(e.Key(), e.Country())
 		}
 	}
 	return p

@@ -23,7 +23,7 @@ func TestEvidence(t *testing.T) {
 	var wanted []string
 	for i := range n {
 		e := entry(t, "near", fmt.Sprint(i), siv(rng).String(), fr)
-		wanted = append(wanted, e.Plate)
+		wanted = append(wanted, e.Unpack().Plate)
 		changes = append(changes, control.Change{NewEntry: e})
 	}
 	m := matcher.New()
@@ -65,7 +65,7 @@ func TestEvidence(t *testing.T) {
 			with(&s.query, s)
 			buf = snap.Match(buf[:0], &s.query)
 			for _, h := range buf {
-				if h.Entry.Key == key(t, v) || &vehicles[0] != &wanted[0] {
+				if h.Entry.Key() == key(t, v) || &vehicles[0] != &wanted[0] {
 					count++
 				}
 			}

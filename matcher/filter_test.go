@@ -178,8 +178,8 @@ func TestLoadFilters(t *testing.T) {
 	put := func(n int) {
 		var cs []control.Change
 		for range n {
-			e := &watchlist.Entry{List: "l", Key: plate.Key(rng.Uint64())}
-			keys = append(keys, uint64(e.Key))
+			e := watchlist.Pack(&watchlist.Entry{List: "l", Key: plate.Key(rng.Uint64())})
+			keys = append(keys, uint64(e.Key()))
 			cs = append(cs, control.Change{NewEntry: e})
 		}
 		m.Apply(cs, m.Snapshot().Version()+1)
@@ -236,7 +236,7 @@ func TestLoadFilters(t *testing.T) {
 	load(whole, len(touched), "<nil>")
 	// The entries change, the keys do not: the filters still fit.
 	fresh := write()
-	m.Apply([]control.Change{{NewEntry: &watchlist.Entry{List: "m", Key: plate.Key(keys[0])}}}, 100)
+	m.Apply([]control.Change{{NewEntry: watchlist.Pack(&watchlist.Entry{List: "m", Key: plate.Key(keys[0])})}}, 100)
 	load(fresh, 0, "<nil>")
 
 	if rebuilt, err := New().LoadFilters(bytes.NewReader(whole)); rebuilt != 0 || err != nil {

@@ -36,7 +36,7 @@ func mix(k uint64) uint64 {
 
 // find returns the entries of key in the order in which they were inserted.
 // The slice belongs to the index.
-func (x *index) find(key uint64) []*watchlist.Entry {
+func (x *index) find(key uint64) []*watchlist.Packed {
 	h := mix(key)
 	return x[shardOf(h)].find(h)
 }
@@ -76,7 +76,7 @@ func (x *index) mayHold(dst []uint64, keys []plate.Key) []uint64 {
 }
 
 // each calls f for every entry, once per key under which it stands.
-func (x *index) each(f func(*watchlist.Entry)) {
+func (x *index) each(f func(*watchlist.Packed)) {
 	for _, s := range x {
 		if s != nil {
 			for _, e := range s.entries {
@@ -89,7 +89,7 @@ func (x *index) each(f func(*watchlist.Entry)) {
 // op puts an entry under the key with hash h, or takes it out.
 type op struct {
 	h      uint64
-	entry  *watchlist.Entry
+	entry  *watchlist.Packed
 	seq    uint32 // place among the operations of the shard
 	remove bool
 }
@@ -106,9 +106,9 @@ type edit struct {
 // expect makes room for n operations spread evenly.
 func (ed *edit) expect(n int) { ed.room = n * 9 / 8 >> shardBits }
 
-func (ed *edit) insert(key uint64, e *watchlist.Entry) { ed.add(op{h: mix(key), entry: e}) }
+func (ed *edit) insert(key uint64, e *watchlist.Packed) { ed.add(op{h: mix(key), entry: e}) }
 
-func (ed *edit) remove(key uint64, e *watchlist.Entry) {
+func (ed *edit) remove(key uint64, e *watchlist.Packed) {
 	ed.add(op{h: mix(key), entry: e, remove: true})
 }
 

@@ -3,9 +3,11 @@ package matcher
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"vigie/watchlist"
 	"vigie/watchlist/control"
@@ -13,9 +15,9 @@ import (
 )
 
 // slowIndex is an index as one would write it first.
-type slowIndex map[uint64][]*watchlist.Entry
+type slowIndex map[uint64][]*watchlist.Packed
 
-func (x slowIndex) do(key uint64, e *watchlist.Entry, remove bool) {
+func (x slowIndex) do(key uint64, e *watchlist.Packed, remove bool) {
 	at := slices.Index(x[key], e)
 	switch {
 	case remove && at >= 0:
@@ -31,9 +33,9 @@ func (x slowIndex) do(key uint64, e *watchlist.Entry, remove bool) {
 func TestIndexAgainstSlow(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 5))
-		pool := make([]*watchlist.Entry, 6)
+		pool := make([]*watchlist.Packed, 6)
 		for i := range pool {
-			pool[i] = &watchlist.Entry{ID: fmt.Sprint(i)}
+			pool[i] = watchlist.Pack(&watchlist.Entry{ID: fmt.Sprint(i)})
 		}
 		keys := 1 + rng.Uint64N(200) // many in the same shard when few bits differ
 		type version struct {
@@ -80,7 +82,7 @@ func TestIndexAgainstSlow(t *testing.T) {
 				}
 				size += len(v.slow[k])
 			}
-			v.fast.each(func(*watchlist.Entry) { each++ })
+			v.fast.each(func(*watchlist.Packed) { each++ })
 			if v.size != size || each != size {
 				t.Fatalf("seed %d, version %d: size %d, each sees %d, want %d", seed, i, v.size, each, size)
 			}
@@ -101,8 +103,8 @@ func TestApplyBulk(t *testing.T) {
 		if i%2 == 1 {
 			e.List = "ocr"
 		}
-		in = append(in, control.Change{NewEntry: e})
-		out = append(out, control.Change{OldEntry: e})
+		in = append(in, control.Change{NewEntry: watchlist.Pack(e)})
+		out = append(out, control.Change{OldEntry: in[i].NewEntry})
 	}
 	m := New()
 	m.Apply([]control.Change{
@@ -122,7 +124,7 @@ func TestApplyBulk(t *testing.T) {
 	t.Logf("%d reports of progress", calls)
 	for i := range n / 2 {
 		got := m.Snapshot().exact.find(uint64(1 + i))
-		if want := []*watchlist.Entry{in[i].NewEntry, in[i+n/2].NewEntry}; !slices.Equal(got, want) {
+		if want := []*watchlist.Packed{in[i].NewEntry, in[i+n/2].NewEntry}; !slices.Equal(got, want) {
 			t.Fatalf("key %d: %d entries, or in the wrong order", 1+i, len(got))
 		}
 	}
@@ -132,12 +134,48 @@ func TestApplyBulk(t *testing.T) {
 	}
 }
 
+// TestLoad: loaded in parts, whatever their sizes, a matcher is what Apply makes it.
+func TestLoad(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	all := []control.Change{{NewSensor: &control.Sensor{ID: "s", Zones: []string{"z"}}}}
+	for tolerance := range watchlist.TolerancePattern + 1 {
+		l := &watchlist.List{ID: tolerance.String(), Tolerance: tolerance}
+		all = append(all, control.Change{NewList: l})
+		for i := range []int{3 * minChunk, 2 * minChunk, 1000, 20}[tolerance] {
+			e := &watchlist.Entry{ID: fmt.Sprint(i), List: l.ID, Key: plate.Key(1 + rng.IntN(50_000))}
+			if tolerance == watchlist.TolerancePattern {
+				e.Key = 0
+				e.Pattern, _ = watchlist.ParsePattern(fmt.Sprintf("AB%d*", i))
+			}
+			all = append(all, control.Change{NewEntry: watchlist.Pack(e)})
+		}
+		all = append(all, control.Change{NewExemption: &watchlist.Exemption{List: l.ID, Entry: "1", Read: 7, Until: time.UnixMilli(8)}})
+	}
+	want, got := New(), New()
+	want.Apply(all, 9)
+	got.Load(func(yield func([]control.Change) bool) {
+		for from := 0; from < len(all); {
+			part := slices.Clone(all[from:min(len(all), from+1+rng.IntN(2*minChunk))])
+			from += len(part)
+			yield(part)
+			clear(part) // it is the caller's again
+		}
+	}, 9)
+	if !reflect.DeepEqual(got.Snapshot(), want.Snapshot()) {
+		t.Error("the snapshots differ")
+	}
+	if got.Snapshot().Len() != want.Snapshot().Len() || got.Snapshot().patterns.len() != 20 {
+		t.Errorf("%d entries, %d patterns", got.Snapshot().Len(), got.Snapshot().patterns.len())
+	}
+}
+
 // TestToleranceMoves changes the tolerance of a list while its entries come and
 // go in the same batch, before and after.
 func TestToleranceMoves(t *testing.T) {
 	exact := &watchlist.List{ID: "l"}
 	tolerant := &watchlist.List{ID: "l", Tolerance: watchlist.ToleranceOCR}
-	stays, goes, comes := &watchlist.Entry{List: "l", Key: 1}, &watchlist.Entry{List: "l", Key: 2}, &watchlist.Entry{List: "l", Key: 3}
+	entry := func(k plate.Key) *watchlist.Packed { return watchlist.Pack(&watchlist.Entry{List: "l", Key: k}) }
+	stays, goes, comes := entry(1), entry(2), entry(3)
 	for _, from := range []*watchlist.List{exact, tolerant} {
 		to := exact
 		if from == exact {
@@ -245,7 +283,7 @@ func randomIndex(rng *rand.Rand, n int) (*index, []plate.Key) {
 	var ed edit
 	ed.expect(n)
 	keys := make([]plate.Key, n)
-	e := new(watchlist.Entry)
+	e := watchlist.Pack(new(watchlist.Entry))
 	for i := range keys {
 		keys[i] = plate.Key(rng.Uint64() | 1<<63)
 		ed.insert(uint64(keys[i]), e)

@@ -53,15 +53,15 @@ const (
 
 // judge applies the rules of the entry and its list to a read that meets the
 // entry's text in a way how; score counts for alikeText only.
-func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) Verdict {
-	v := Verdict{Hit: Hit{Entry: e, Country: plate.Relate(e.Country, q.Country)}}
-	l := s.lists[e.List]
+func (s *Snapshot) judge(e *watchlist.Packed, q *Query, how met, score float32) Verdict {
+	v := Verdict{Hit: Hit{Entry: e, Country: plate.Relate(e.Country(), q.Country)}}
+	l := s.lists[e.List()]
 	if l == nil {
 		v.Because = becauseGone
 		return v
 	}
 	v.List = l.List
-	if e.Key.IsContainer() {
+	if e.Key().IsContainer() {
 		v.Country = plate.CountrySame // the code is the only one of its kind in the world
 	}
 	same, other := v.Country == plate.CountrySame, v.Country == plate.CountryDifferent
@@ -81,7 +81,7 @@ func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) V
 			return v
 		}
 	case alikeText:
-		v.Differs, v.Score = differs(e.Key, q.Key), score
+		v.Differs, v.Score = differs(e.Key(), q.Key), score
 		kind = kindOf(l.Tolerance)
 		switch {
 		case other:
@@ -113,14 +113,15 @@ func (s *Snapshot) judge(e *watchlist.Entry, q *Query, how met, score float32) V
 	if how == alikeText {
 		v.Threshold = l.threshold
 	}
+	from, until := e.Validity()
 	switch {
 	case v.Score < v.Threshold:
 		v.Because = becauseUnlikely
 	case kind != KindExact && s.exempts(e, q):
 		v.Because = becauseExempt
-	case q.At < e.ValidFrom.UnixMilli():
+	case q.At < from:
 		v.Because = becauseNotYet
-	case q.At >= e.ValidUntil.UnixMilli():
+	case q.At >= until:
 		v.Because = becauseExpired
 	case !l.AllowsAt(q.Sensor, s.zones[q.Sensor]):
 		v.Because = becauseSensor

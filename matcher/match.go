@@ -58,7 +58,7 @@ func (s *Snapshot) Explain(q *Query) (vs []Verdict) {
 
 func (s *Snapshot) matchPatterns(dst []Hit, q *Query) []Hit {
 	var (
-		found [64]*watchlist.Entry
+		found [64]*watchlist.Packed
 		buf   [plate.MaxLen]byte
 	)
 	for _, e := range s.patterns.match(found[:0], q.Key.AppendTo(buf[:0])) {
@@ -81,7 +81,7 @@ const DecodeLeast = 0.01
 // up is cheap and nearly always finds nothing; weighing is not, so it is made
 // ready only once something was found.
 type found struct {
-	entries [32]*watchlist.Entry
+	entries [32]*watchlist.Packed
 	n       int
 }
 
@@ -105,8 +105,8 @@ func (s *Snapshot) gather(dst []Hit, vs *[]Verdict, q *Query) []Hit {
 		r.Set(q.Key, q.Country, q.Conf, nil)
 		for _, k := range r.Decode(buf[:0], DecodeLeast) {
 			for _, e := range s.exact.find(uint64(k)) {
-				if l := s.lists[e.List]; l != nil && l.Tolerance == watchlist.ToleranceOCR {
-					dst = s.note(dst, from, vs, &f, q, []*watchlist.Entry{e})
+				if l := s.lists[e.List()]; l != nil && l.Tolerance == watchlist.ToleranceOCR {
+					dst = s.note(dst, from, vs, &f, q, []*watchlist.Packed{e})
 				}
 			}
 		}
@@ -135,9 +135,9 @@ func (s *Snapshot) gather(dst []Hit, vs *[]Verdict, q *Query) []Hit {
 
 // note keeps entries in f, each once, and weighs what is there when f is full.
 // Entries of equal text were met before.
-func (s *Snapshot) note(dst []Hit, from int, vs *[]Verdict, f *found, q *Query, entries []*watchlist.Entry) []Hit {
+func (s *Snapshot) note(dst []Hit, from int, vs *[]Verdict, f *found, q *Query, entries []*watchlist.Packed) []Hit {
 	for _, e := range entries {
-		if e.Key == q.Key || slices.Contains(f.entries[:f.n], e) {
+		if e.Key() == q.Key || slices.Contains(f.entries[:f.n], e) {
 			continue
 		}
 		if f.n == len(f.entries) {
@@ -155,9 +155,9 @@ func (s *Snapshot) weigh(dst []Hit, from int, vs *[]Verdict, f *found, q *Query)
 	var r misread.Reading
 	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
 	for _, e := range f.entries[:f.n] {
-		l := s.lists[e.List]
+		l := s.lists[e.List()]
 		if l == nil || !inexact(l.Tolerance) ||
-			vs == nil && len(q.Candidates) == 0 && r.Below(e.Key, l.threshold) ||
+			vs == nil && len(q.Candidates) == 0 && r.Below(e.Key(), l.threshold) ||
 			slices.ContainsFunc(dst[from:], func(h Hit) bool { return h.Entry == e }) {
 			continue
 		}

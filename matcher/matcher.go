@@ -51,7 +51,7 @@ type Candidate struct {
 
 // Hit is a read meeting an entry. Entry and List are shared and must not be changed.
 type Hit struct {
-	Entry   *watchlist.Entry
+	Entry   *watchlist.Packed
 	List    *watchlist.List
 	Kind    Kind
 	Country plate.Relation

@@ -38,26 +38,26 @@ func list(id string, tol watchlist.Tolerance) *watchlist.List {
 	return &watchlist.List{ID: id, Name: id, Owner: "test", LegalBasis: "test", Tolerance: tol}
 }
 
-func entry(t testing.TB, list, id, text string, c plate.Country) *watchlist.Entry {
-	return &watchlist.Entry{
+func entry(t testing.TB, list, id, text string, c plate.Country) *watchlist.Packed {
+	return watchlist.Pack(&watchlist.Entry{
 		ID: id, List: list, Plate: text, Key: key(t, text), Country: c,
 		ValidFrom: epoch, ValidUntil: epoch.Add(24 * time.Hour),
-	}
+	})
 }
 
-func pattern(t testing.TB, list, id, text string, c plate.Country) *watchlist.Entry {
+func pattern(t testing.TB, list, id, text string, c plate.Country) *watchlist.Packed {
 	t.Helper()
 	p, err := watchlist.ParsePattern(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &watchlist.Entry{
+	return watchlist.Pack(&watchlist.Entry{
 		ID: id, List: list, Plate: text, Pattern: p, Country: c,
 		ValidFrom: epoch, ValidUntil: epoch.Add(24 * time.Hour),
-	}
+	})
 }
 
-func putEntries(es ...*watchlist.Entry) (cs []control.Change) {
+func putEntries(es ...*watchlist.Packed) (cs []control.Change) {
 	for _, e := range es {
 		cs = append(cs, control.Change{NewEntry: e})
 	}
@@ -175,7 +175,7 @@ func show(hits []matcher.Hit) string {
 		if h.Differs != 0 {
 			score = "p" // a probability, see package misread
 		}
-		lines[i] = fmt.Sprintf("%s %s %s %s %s %v", h.Entry.ID, h.Kind, h.Country, h.Grade, score, h.Positions())
+		lines[i] = fmt.Sprintf("%s %s %s %s %s %v", h.Entry.ID(), h.Kind, h.Country, h.Grade, score, h.Positions())
 	}
 	return strings.Join(lines, "\n")
 }
@@ -283,7 +283,7 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 		}
 		return string(b)
 	}
-	entries := map[string]map[string]*watchlist.Entry{} // by list, by id
+	entries := map[string]map[string]*watchlist.Packed{} // by list, by id
 	var batch []control.Change
 	var version int64
 	add := func(c control.Change) {
@@ -318,8 +318,8 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 		case n == 3: // an exemption comes or goes
 			id := fmt.Sprint("l", rng.IntN(4))
 			x := &watchlist.Exemption{List: id, Entry: fmt.Sprint("e", rng.IntN(60)), Read: key(t, near(text())), Until: epoch.Add(2 * time.Hour)}
-			if e := entries[id][x.Entry]; e != nil && e.Key != 0 {
-				x.Read = key(t, near(e.Key.String()))
+			if e := entries[id][x.Entry]; e != nil && e.Key() != 0 {
+				x.Read = key(t, near(e.Key().String()))
 			}
 			at := x.List + x.Entry + x.Read.String()
 			if old := exemptions[at]; old != nil {
@@ -340,7 +340,7 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 				return
 			}
 			if entries[id] == nil {
-				entries[id] = map[string]*watchlist.Entry{}
+				entries[id] = map[string]*watchlist.Packed{}
 			}
 			eid := fmt.Sprint("e", rng.IntN(60))
 			old := entries[id][eid]
@@ -349,19 +349,20 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 				delete(entries[id], eid)
 				return
 			}
-			e := entry(t, id, eid, text(), countries[rng.IntN(3)])
+			e := entry(t, id, eid, text(), countries[rng.IntN(3)]).Unpack()
 			wanted = append(wanted, e.Plate)
 			switch rng.IntN(10) {
 			case 0:
-				e = pattern(t, id, eid, wildcards(e.Plate), e.Country)
+				e = pattern(t, id, eid, wildcards(e.Plate), e.Country).Unpack()
 			case 1:
-				e = entry(t, id, eid, containers[rng.IntN(len(containers))], e.Country)
+				e = entry(t, id, eid, containers[rng.IntN(len(containers))], e.Country).Unpack()
 				wanted = append(wanted, e.Plate)
 			}
 			e.ValidFrom = epoch.Add(time.Duration(rng.IntN(3)-1) * time.Hour)
 			e.ValidUntil = e.ValidFrom.Add(time.Duration(1+rng.IntN(3)) * time.Hour)
-			add(control.Change{OldEntry: old, NewEntry: e})
-			entries[id][eid] = e
+			packed := watchlist.Pack(e)
+			add(control.Change{OldEntry: old, NewEntry: packed})
+			entries[id][eid] = packed
 		}
 	}
 	var hits, reads int
@@ -406,7 +407,7 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 				kinds[h.Kind]++
 			}
 			byEntry := func(a, b matcher.Hit) int {
-				return strings.Compare(a.Entry.List+"/"+a.Entry.ID, b.Entry.List+"/"+b.Entry.ID)
+				return strings.Compare(a.Entry.List()+"/"+a.Entry.ID(), b.Entry.List()+"/"+b.Entry.ID())
 			}
 			slices.SortFunc(got, byEntry)
 			slices.SortFunc(want, byEntry)
@@ -432,7 +433,7 @@ func TestSnapshotNeverHalf(t *testing.T) {
 	const n = 200
 	m := matcher.New()
 	m.Apply([]control.Change{putList(list("l", watchlist.ToleranceExact))}, 0)
-	editions := make([][]*watchlist.Entry, 2)
+	editions := make([][]*watchlist.Packed, 2)
 	for ed := range editions {
 		for i := range n {
 			editions[ed] = append(editions[ed], entry(t, "l", fmt.Sprint(ed, "-", i), fmt.Sprintf("AA-%03d-%c%c", i, 'A'+ed, 'A'+i%20), fr))
@@ -453,7 +454,7 @@ func TestSnapshotNeverHalf(t *testing.T) {
 				var count [2]int
 				for ed := range editions {
 					for _, e := range editions[ed] {
-						q := matcher.Query{Key: e.Key, Country: fr, At: epoch.UnixMilli()}
+						q := matcher.Query{Key: e.Key(), Country: fr, At: epoch.UnixMilli()}
 						count[ed] += len(snap.Match(nil, &q))
 					}
 				}

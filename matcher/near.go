@@ -45,7 +45,7 @@ func frontBits(h uint64) uint64 {
 }
 
 // find returns the entries of key.
-func (x *nearIndex) find(key uint64) []*watchlist.Entry {
+func (x *nearIndex) find(key uint64) []*watchlist.Packed {
 	h := mix(key)
 	if bits := frontBits(h); x.front[frontWord(h, len(x.front))]&bits != bits {
 		return nil

@@ -14,7 +14,7 @@ import (
 // text with any other character matches nothing.
 type patternItem struct {
 	text  string
-	entry *watchlist.Entry
+	entry *watchlist.Packed
 }
 
 // patternSet is an immutable set of patterns, all of which are run at once: a
@@ -36,7 +36,7 @@ type patternItem struct {
 //	go test ./matcher -run '^$' -bench PatternSet
 type patternSet struct {
 	words   []patternWord
-	entries []*watchlist.Entry // by number of pattern
+	entries []*watchlist.Packed // by number of pattern
 }
 
 // patternWord is the states of consecutive patterns, side by side. A pattern is
@@ -126,7 +126,7 @@ func compilePattern(text string) (places []uint8, stars uint64, ok bool) {
 
 // match appends to dst the entries of the patterns that text, the characters of
 // a plate, matches, in the order of the items. It allocates only if dst must grow.
-func (p *patternSet) match(dst []*watchlist.Entry, text []byte) []*watchlist.Entry {
+func (p *patternSet) match(dst []*watchlist.Packed, text []byte) []*watchlist.Packed {
 	if p == nil || len(text) > plate.MaxLen {
 		return dst
 	}

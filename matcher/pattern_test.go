@@ -26,7 +26,7 @@ func glob(pattern, text string) bool {
 func patternItems(patterns ...string) []patternItem {
 	items := make([]patternItem, len(patterns))
 	for i, p := range patterns {
-		items[i] = patternItem{p, &watchlist.Entry{ID: p}}
+		items[i] = patternItem{p, watchlist.Pack(&watchlist.Entry{ID: p})}
 	}
 	return items
 }
@@ -45,7 +45,7 @@ func TestPatternSet(t *testing.T) {
 	} {
 		var got []string
 		for _, e := range p.match(nil, []byte(tc.text)) {
-			got = append(got, e.ID)
+			got = append(got, e.ID())
 		}
 		if got := strings.Join(got, "|"); got != tc.want {
 			t.Errorf("%s matches %s, want %s", tc.text, got, tc.want)
@@ -80,7 +80,7 @@ func TestPatternSetAgainstGlob(t *testing.T) {
 		}
 		items := patternItems(patterns...)
 		p := newPatternSet(items)
-		var got, want []*watchlist.Entry
+		var got, want []*watchlist.Packed
 		for range 100 {
 			text := drawText(rng, alphabet, 2+rng.IntN(11))
 			got, want = p.match(got[:0], text), want[:0]
@@ -135,7 +135,7 @@ func FuzzPatternSet(f *testing.F) {
 		}
 		items := patternItems(lines...)
 		isPlate := len(text) <= plate.MaxLen && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
-		var want []*watchlist.Entry
+		var want []*watchlist.Packed
 		for _, it := range items {
 			p := strings.Map(func(r rune) rune {
 				if r == ' ' || r == '-' {
@@ -162,7 +162,7 @@ func FuzzPatternSet(f *testing.F) {
 
 func TestPatternSetAllocatesNothing(t *testing.T) {
 	p := newPatternSet(patternItems("AB-1??-*", "*AB*", "??-123-??", "*"))
-	dst := make([]*watchlist.Entry, 0, 8)
+	dst := make([]*watchlist.Packed, 0, 8)
 	for _, text := range []string{"AB123CD", "ZZ999ZZ"} {
 		b := []byte(text)
 		if n := testing.AllocsPerRun(1000, func() { dst = p.match(dst[:0], b) }); n != 0 {
@@ -239,7 +239,7 @@ func BenchmarkPatternSet(b *testing.B) {
 				}
 			}
 			b.Run(fmt.Sprintf("patterns=%s/n=%d", ps.name, n), func(b *testing.B) {
-				dst := make([]*watchlist.Entry, 0, 2*n)
+				dst := make([]*watchlist.Packed, 0, 2*n)
 				hits, i := 0, 0
 				for b.Loop() {
 					dst = p.match(dst[:0], reads[i&(1<<14-1)])

@@ -24,8 +24,8 @@ type shard struct {
 	words   []uint64 // the bits of filter, read directly
 	start   []uint32 // bucket b is start[b] to start[b+1]
 	hashes  []uint64
-	entries []*watchlist.Entry // beside hashes
-	filter  *bloom.BloomFilter // container and serialised form
+	entries []*watchlist.Packed // beside hashes
+	filter  *bloom.BloomFilter  // container and serialised form
 }
 
 const perBucket = 4
@@ -37,7 +37,7 @@ func bucketOf(h uint64, n int) int {
 }
 
 // find returns the entries under hash h.
-func (s *shard) find(h uint64) []*watchlist.Entry {
+func (s *shard) find(h uint64) []*watchlist.Packed {
 	if s == nil || !filterHas(s.words, h) {
 		return nil
 	}
@@ -45,7 +45,7 @@ func (s *shard) find(h uint64) []*watchlist.Entry {
 }
 
 // lookUp is find without the filter.
-func (s *shard) lookUp(h uint64) []*watchlist.Entry {
+func (s *shard) lookUp(h uint64) []*watchlist.Packed {
 	b := bucketOf(h, len(s.start)-1)
 	i, end := s.start[b], s.start[b+1]
 	for i < end && s.hashes[i] < h {
@@ -89,7 +89,7 @@ func (b *builder) rebuild(old *shard) *shard {
 		}
 		return cmp.Compare(p.seq, q.seq)
 	})
-	hashes, entries := make([]uint64, 0, room), make([]*watchlist.Entry, 0, room)
+	hashes, entries := make([]uint64, 0, room), make([]*watchlist.Packed, 0, room)
 	at := 0 // pairs of old that are taken
 	for i := 0; i < len(b.ops); {
 		h, n := b.ops[i].h, at
@@ -129,7 +129,7 @@ func (b *builder) rebuild(old *shard) *shard {
 }
 
 // newShard makes a shard of pairs sorted by hash, which it keeps.
-func newShard(hashes []uint64, entries []*watchlist.Entry) *shard {
+func newShard(hashes []uint64, entries []*watchlist.Packed) *shard {
 	s := &shard{hashes: hashes, entries: entries}
 	s.start = make([]uint32, max(1, len(hashes)/perBucket)+1)
 	keys, buckets := 0, len(s.start)-1

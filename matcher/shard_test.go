@@ -49,7 +49,7 @@ func TestShardGivesBack(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	var b builder
 	for range 10_000 {
-		b.ops = append(b.ops, op{h: rng.Uint64() >> shardBits, entry: new(watchlist.Entry)})
+		b.ops = append(b.ops, op{h: rng.Uint64() >> shardBits, entry: watchlist.Pack(new(watchlist.Entry))})
 	}
 	full := b.rebuild(nil)
 	checkShard(t, full)

@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"iter"
 	"maps"
 	"runtime"
 	"slices"
@@ -94,6 +95,23 @@ func (m *Matcher) ApplyWithProgress(changes []control.Change, version int64, pro
 	m.cur.Store(&next)
 }
 
+// Load is Apply, to a Matcher that knows nothing, of changes that only add, in parts: the
+// slice is the caller's again when the next is asked for. Ten million changes are 720 MB
+// in one piece, as much as the entries themselves.
+func (m *Matcher) Load(parts iter.Seq[[]control.Change], version int64) {
+	next := *m.cur.Load()
+	next.version = version
+	var all []*edits
+	for changes := range parts {
+		next.applyListsAndSensors(changes)
+		all = append(all, next.allEdits(changes, nil)...)
+		next.applyPatterns(changes)
+		next.applyExemptions(changes)
+	}
+	next.applyEdits(all, nil)
+	m.cur.Store(&next)
+}
+
 // edits is what a run of changes does to each index and list.
 type edits struct {
 	exact, folded, near edit
@@ -110,13 +128,24 @@ func (s *Snapshot) apply(changes []control.Change, progress func(done, total int
 
 	// Then the entries of lists that change their tolerance, as they were
 	// before: the changes that follow see them where they now belong.
-	all := s.moved(before)
-	first, chunks := len(all), max(1, min(runtime.GOMAXPROCS(0), len(changes)/minChunk))
-	all = append(all, make([]*edits, chunks)...)
-	parallel(chunks, func(i int) {
-		lo, hi := len(changes)*i/chunks, len(changes)*(i+1)/chunks
-		all[first+i] = s.edits(changes[lo:hi], before)
+	s.applyEdits(append(s.moved(before), s.allEdits(changes, before)...), progress)
+	s.applyPatterns(changes)
+	s.applyExemptions(changes)
+}
+
+// allEdits is what changes do to the indexes, in their order.
+func (s *Snapshot) allEdits(changes []control.Change, before map[string]*listState) []*edits {
+	all := make([]*edits, max(1, min(runtime.GOMAXPROCS(0), len(changes)/minChunk)))
+	parallel(len(all), func(i int) {
+		lo, hi := len(changes)*i/len(all), len(changes)*(i+1)/len(all)
+		all[i] = s.edits(changes[lo:hi], before)
 	})
+	return all
+}
+
+// applyEdits brings the indexes, and the thresholds that follow from their sizes, up to
+// date. It uses the edits up.
+func (s *Snapshot) applyEdits(all []*edits, progress func(done, total int)) {
 	exact, folded, near := make([]*edit, len(all)), make([]*edit, len(all)), make([]*edit, len(all))
 	var total int
 	for i, ed := range all {
@@ -143,8 +172,6 @@ func (s *Snapshot) apply(changes []control.Change, progress func(done, total int
 		s.nNear += grown
 		s.near = withFront(x, s.nNear)
 	}
-	s.applyPatterns(changes)
-	s.applyExemptions(changes)
 	s.applyThresholds(all)
 }
 
@@ -156,8 +183,8 @@ func (s *Snapshot) moved(before map[string]*listState) (all []*edits) {
 			continue
 		}
 		ed := new(edits)
-		s.exact.each(func(e *watchlist.Entry) {
-			if e.List == id {
+		s.exact.each(func(e *watchlist.Packed) {
+			if e.List() == id {
 				ed.inexact(was.Tolerance, e, (*edit).remove)
 				ed.inexact(l.Tolerance, e, (*edit).insert)
 			}
@@ -169,13 +196,13 @@ func (s *Snapshot) moved(before map[string]*listState) (all []*edits) {
 
 // inexact puts in or takes out the keys by which an entry is found from texts
 // that differ from its own.
-func (ed *edits) inexact(t watchlist.Tolerance, e *watchlist.Entry, do func(*edit, uint64, *watchlist.Entry)) {
+func (ed *edits) inexact(t watchlist.Tolerance, e *watchlist.Packed, do func(*edit, uint64, *watchlist.Packed)) {
 	switch t {
 	case watchlist.ToleranceOCR:
-		do(&ed.folded, uint64(e.Key.Fold()), e)
+		do(&ed.folded, uint64(e.Key().Fold()), e)
 	case watchlist.ToleranceNear:
 		var keys [maxNeighbours]uint64
-		for _, k := range keys[:neighbours(&keys, e.Key)] {
+		for _, k := range keys[:neighbours(&keys, e.Key())] {
 			do(&ed.near, k, e)
 		}
 	}
@@ -205,10 +232,10 @@ func (s *Snapshot) edits(changes []control.Change, before map[string]*listState)
 	}
 	for i := range changes {
 		if e := changes[i].OldEntry; e != nil {
-			look(e.List)
+			look(e.List())
 			count--
-			if e.Key != 0 {
-				ed.exact.remove(uint64(e.Key), e)
+			if e.Key() != 0 {
+				ed.exact.remove(uint64(e.Key()), e)
 				ed.inexact(is, e, (*edit).remove)
 				if was != is { // it may have come before the list changed, in this very batch
 					ed.inexact(was, e, (*edit).remove)
@@ -216,10 +243,10 @@ func (s *Snapshot) edits(changes []control.Change, before map[string]*listState)
 			}
 		}
 		if e := changes[i].NewEntry; e != nil {
-			look(e.List)
+			look(e.List())
 			count++
-			if e.Key != 0 {
-				ed.exact.insert(uint64(e.Key), e)
+			if e.Key() != 0 {
+				ed.exact.insert(uint64(e.Key()), e)
 				ed.inexact(is, e, (*edit).insert)
 			}
 		}
@@ -262,19 +289,19 @@ func (s *Snapshot) applyPatterns(changes []control.Change) {
 	begin := func() {
 		if !changed && s.patterns != nil {
 			for _, e := range s.patterns.entries {
-				items = append(items, patternItem{e.Pattern.Text(), e})
+				items = append(items, patternItem{e.Pattern().Text(), e})
 			}
 		}
 		changed = true
 	}
 	for i := range changes {
-		if e := changes[i].OldEntry; e != nil && !e.Pattern.IsZero() {
+		if e := changes[i].OldEntry; e != nil && e.IsPattern() {
 			begin()
 			items = slices.DeleteFunc(items, func(it patternItem) bool { return it.entry == e })
 		}
-		if e := changes[i].NewEntry; e != nil && !e.Pattern.IsZero() {
+		if e := changes[i].NewEntry; e != nil && e.IsPattern() {
 			begin()
-			items = append(items, patternItem{e.Pattern.Text(), e})
+			items = append(items, patternItem{e.Pattern().Text(), e})
 		}
 	}
 	switch {
@@ -315,8 +342,8 @@ func (s *Snapshot) applyExemptions(changes []control.Change) {
 
 // exempts reports whether a hit of q on e was confirmed to be a misread, and is
 // still exempt at the time of the read.
-func (s *Snapshot) exempts(e *watchlist.Entry, q *Query) bool {
-	return len(s.exemptions) > 0 && q.At < s.exemptions[exemption{e.List, e.ID, q.Key}]
+func (s *Snapshot) exempts(e *watchlist.Packed, q *Query) bool {
+	return len(s.exemptions) > 0 && q.At < s.exemptions[exemption{e.List(), e.ID(), q.Key}]
 }
 
 // applyListsAndSensors replaces the maps that the changes touch.

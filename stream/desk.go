@@ -267,7 +267,7 @@ func (d *Desk) mayBecome(l *watchlist.List, t watchlist.Tolerance) (err error) {
 			return
 		}
 		for e := range s.All(l.ID) {
-			if !e.Pattern.IsZero() {
+			if e.IsPattern() {
 				err = ErrPatterns
 				return
 			}
@@ -295,7 +295,7 @@ func (d *Desk) DropList(ctx context.Context, actor, id, reason string) (int64, e
 		list.Why = why
 		records = append(records, list)
 		for e := range s.All(id) {
-			records = append(records, control.WithdrawEntry(id, e.ID))
+			records = append(records, control.WithdrawEntry(id, e.ID()))
 		}
 		for x := range s.AllExemptions(id) {
 			records = append(records, control.WithdrawExemption(id, x.ID))
@@ -591,9 +591,10 @@ func (d *Desk) Explain(q ExplainQuery) Explanation {
 	}
 	mq := matcher.Query{Key: key, Country: ex.Country, At: at.UnixMilli(), Sensor: q.Sensor, Conf: q.Conf}
 	for _, v := range snap.Explain(&mq) {
+		entry := v.Entry.Unpack()
 		e := Explained{
-			List: v.List.ID, Entry: v.Entry.ID, Plate: v.Entry.Normalised(),
-			Action: v.Entry.Action.String(), Priority: v.Entry.Priority.String(),
+			List: v.List.ID, Entry: entry.ID, Plate: entry.Normalised(),
+			Action: entry.Action.String(), Priority: entry.Priority.String(),
 			Country: v.Country.String(), Because: v.Because,
 			Score: v.Score, Threshold: v.Threshold, Differs: v.Positions(),
 		}

@@ -283,12 +283,13 @@ func (w *worker) match(dst []*alert.Alert, snap *matcher.Snapshot, r *read) []*a
 	now, place := w.p.cfg.Clock(), w.p.cfg.Replica.Sensor(r.Sensor)
 	for i := range w.hits {
 		h := &w.hits[i]
+		entry := h.Entry.Unpack()
 		dst = append(dst, alert.New(alert.Input{
-			List: h.List, Entry: h.Entry, Read: &r.Read, Sensor: place,
+			List: h.List, Entry: entry, Read: &r.Read, Sensor: place,
 			Evidence: alert.Evidence{
 				Kind: h.Kind.String(), Country: h.Country.String(), Grade: h.Grade.String(), Score: h.Score,
 				Syntax: r.key.Syntax(r.country).String(),
-				Read:   r.key.String(), Entry: h.Entry.Normalised(),
+				Read:   r.key.String(), Entry: entry.Normalised(),
 				Differs: h.Positions(), Version: snap.Version(),
 			},
 			Now: now, MaxAge: w.p.cfg.MaxAge, Late: w.p.cfg.Late,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,13 +93,15 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 	}
 	r.passed.Store(next - 1)
 	r.end.Store(end)
-	if catchingUp && next >= r.target {
-		changes = r.everything()
-	}
 	if !catchingUp || next >= r.target {
 		// The matcher goes first: whoever sees the version must also match by it.
 		if v := next - 1; v > r.version.Load() {
-			r.matcher.Apply(changes, v)
+			if catchingUp {
+				r.state.Settle()
+				r.matcher.Load(everything(r.state), v)
+			} else {
+				r.matcher.Apply(changes, v)
+			}
 			r.version.Store(v)
 		}
 		r.caughtUp.Store(true)
@@ -108,21 +111,33 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 	return nil
 }
 
-// everything is the state as changes to a matcher that knows nothing.
-func (r *Replica) everything() (changes []control.Change) {
-	for _, s := range r.state.Sensors() {
-		changes = append(changes, control.Change{NewSensor: s})
-	}
-	for _, l := range r.state.Lists() {
-		changes = append(changes, control.Change{NewList: l})
-		for e := range r.state.All(l.ID) {
-			changes = append(changes, control.Change{NewEntry: e})
+// everything is a state as changes to a matcher that knows nothing, in parts.
+func everything(state *control.State) iter.Seq[[]control.Change] {
+	return func(yield func([]control.Change) bool) {
+		const part = 1 << 16
+		changes, more := make([]control.Change, 0, part), true
+		put := func(c control.Change) {
+			if changes = append(changes, c); len(changes) == part {
+				more = more && yield(changes)
+				changes = changes[:0]
+			}
 		}
-		for x := range r.state.AllExemptions(l.ID) {
-			changes = append(changes, control.Change{NewExemption: x})
+		for _, s := range state.Sensors() {
+			put(control.Change{NewSensor: s})
+		}
+		for _, l := range state.Lists() {
+			put(control.Change{NewList: l})
+			for e := range state.All(l.ID) {
+				put(control.Change{NewEntry: e})
+			}
+			for x := range state.AllExemptions(l.ID) {
+				put(control.Change{NewExemption: x})
+			}
+		}
+		if more {
+			yield(changes)
 		}
 	}
-	return changes
 }
 
 // Matcher is the matcher that follows this replica.

@@ -26,9 +26,7 @@ import (
 // A pattern is a partial plate and personal data. Like plate.Key it therefore
 // prints as a keyed digest; Text is the pattern in clear. The ways round the digest
 // that the comment of plate.Key names give an address here and not the text, for a
-// Pattern is a handle. That is also what it costs an Entry: eight bytes, which the
-// allocator had to spare, where a string would have put ten million entries into
-// the next size class.
+// Pattern is a handle.
 type Pattern struct{ text unique.Handle[string] }
 
 // MinPatternFixed is the least number of letters and digits in a pattern. With

@@ -28,10 +28,9 @@ func listOf(tol watchlist.Tolerance, threshold float32, plates []wanted) *matche
 	l := &watchlist.List{ID: "l", Tolerance: tol, Threshold: threshold}
 	changes := make([]control.Change, 0, len(plates)+1)
 	changes = append(changes, control.Change{NewList: l})
-	entries := make([]watchlist.Entry, len(plates))
-	for i, w := range plates {
-		entries[i] = watchlist.Entry{List: "l", Key: w.key, Country: w.country, ValidFrom: now.Add(-time.Hour), ValidUntil: now.Add(time.Hour)}
-		changes = append(changes, control.Change{NewEntry: &entries[i]})
+	for _, w := range plates {
+		e := watchlist.Entry{List: "l", Key: w.key, Country: w.country, ValidFrom: now.Add(-time.Hour), ValidUntil: now.Add(time.Hour)}
+		changes = append(changes, control.Change{NewEntry: watchlist.Pack(&e)})
 	}
 	m := matcher.New()
 	m.Apply(changes, 1)
@@ -178,7 +177,7 @@ func (s *scope) recall(o *options, tol watchlist.Tolerance, threshold float32) f
 	for _, i := range s.reads {
 		truth := s.c.vehicles[s.c.reads[i].vehicle].key
 		found := false
-		buf = s.c.match(snap, i, buf, func(h matcher.Hit) { found = found || h.Entry.Key == truth })
+		buf = s.c.match(snap, i, buf, func(h matcher.Hit) { found = found || h.Entry.Key() == truth })
 		if found {
 			hits++
 		}
@@ -230,7 +229,7 @@ func (s *scope) events(o *options, tol watchlist.Tolerance) (events []event) {
 	for _, i := range s.reads {
 		truth := s.c.vehicles[s.c.reads[i].vehicle]
 		buf = s.c.match(snap, i, buf, func(h matcher.Hit) {
-			w := wanted{h.Entry.Key, h.Entry.Country}
+			w := wanted{h.Entry.Key(), h.Entry.Country()}
 			events = append(events, event{h.Score, w == wanted{truth.key, truth.country}, all[w]})
 		})
 	}

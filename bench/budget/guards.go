@@ -308,8 +308,10 @@ func guardNear(r *report, guard string, in *input, o options) {
 	}
 	guardNearCost(r, guard, in, snap, o.rounds)
 	gone := make([]control.Change, 0, len(cs))
-	for i := range w.Entries {
-		gone = append(gone, control.Change{OldEntry: &w.Entries[i]})
+	for _, c := range cs {
+		if c.NewEntry != nil {
+			gone = append(gone, control.Change{OldEntry: c.NewEntry})
+		}
 	}
 	in.m.Apply(append(gone, control.Change{OldList: w.List}), version+1)
 }
@@ -337,7 +339,7 @@ func findsNear(snap *matcher.Snapshot, w *workload.Workload) bool {
 			}
 			q := matcher.Query{Key: k, Country: e.Country, At: workload.At.UnixMilli()}
 			for _, h := range snap.Match(nil, &q) {
-				if h.Entry == e {
+				if h.Entry.Key() == e.Key {
 					return true
 				}
 			}

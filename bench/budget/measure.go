@@ -9,6 +9,7 @@ import (
 	"vigie/bench/measure"
 	"vigie/bench/workload"
 	"vigie/matcher"
+	"vigie/watchlist"
 	"vigie/watchlist/control"
 	"vigie/watchlist/plate"
 )
@@ -171,8 +172,8 @@ func update(m *matcher.Matcher, reads []workload.Read) (c churn) {
 	defer wg.Wait()
 	defer phase.Store(stop)
 
-	extra := workload.New(workload.Config{Seed: 99, Entries: 1, Reads: 1}).Entries[0]
-	q := matcher.Query{Key: extra.Key, Country: extra.Country, At: workload.At.UnixMilli()}
+	extra := watchlist.Pack(&workload.New(workload.Config{Seed: 99, Entries: 1, Reads: 1}).Entries[0])
+	q := matcher.Query{Key: extra.Key(), Country: extra.Country(), At: workload.At.UnixMilli()}
 	before := len(m.Snapshot().Match(nil, &q))
 	version := m.Snapshot().Version()
 	for range updateRounds {
@@ -182,10 +183,10 @@ func update(m *matcher.Matcher, reads []workload.Read) (c churn) {
 		var effective, apply []float64
 		for end := time.Now().Add(half); time.Now().Before(end) || len(effective)%2 != 0; time.Sleep(time.Millisecond) { //nolint:forbidigo // a thousand changes a second at most
 			version++
-			change := control.Change{Version: version, NewEntry: &extra}
+			change := control.Change{Version: version, NewEntry: extra}
 			want := before + 1
 			if len(effective)%2 != 0 {
-				change, want = control.Change{Version: version, OldEntry: &extra}, before
+				change, want = control.Change{Version: version, OldEntry: extra}, before
 			}
 			start := time.Since(epoch)
 			m.Apply([]control.Change{change}, version)

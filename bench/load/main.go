@@ -88,6 +88,9 @@ func run(n int) (*result, error) {
 			return nil, err
 		}
 	}
+	start := time.Now()
+	state.Settle()
+	r.StateSeconds += time.Since(start).Seconds()
 	if unreadable != nil {
 		return nil, unreadable
 	}
@@ -98,7 +101,7 @@ func run(n int) (*result, error) {
 	after := heap()
 	r.StateBytes = (after - before) / float64(n)
 
-	start := time.Now()
+	start = time.Now()
 	changes := make([]control.Change, 0, n+1)
 	for _, l := range state.Lists() {
 		changes = append(changes, control.Change{NewList: l})

@@ -104,8 +104,9 @@ func New(c Config) *Workload {
 func (w *Workload) Changes() []control.Change {
 	cs := make([]control.Change, 0, len(w.Entries)+1)
 	cs = append(cs, control.Change{NewList: w.List})
+	packer := watchlist.Packer{Bulk: true}
 	for i := range w.Entries {
-		cs = append(cs, control.Change{Version: int64(i + 1), NewEntry: &w.Entries[i]})
+		cs = append(cs, control.Change{Version: int64(i + 1), NewEntry: packer.Pack(&w.Entries[i])})
 	}
 	return cs
 }

@@ -238,7 +238,7 @@ func (d *demo) fillLists(ctx context.Context, now time.Time) (wanted []sim.Wante
 			if bad != nil {
 				return nil, fmt.Errorf("entry for the ledger: %w", bad[0])
 			}
-			d.ledger.Apply([]control.Change{{NewEntry: e}})
+			d.ledger.Apply([]control.Change{{NewEntry: watchlist.Pack(e)}})
 			if len(taken) <= l.onRoad {
 				wanted = append(wanted, sim.Wanted{Plate: text, Country: fr})
 			}
@@ -310,7 +310,7 @@ func (d *demo) expect(step *sim.Step) {
 	r.EnsureID()
 	now := time.Now()
 	for _, h := range d.ledger.Match(matcher.Query{Key: key, Country: r.CountryCode(), At: r.TS, Sensor: r.Sensor}) {
-		id := alert.ID(&r, h.Entry.ID)
+		id := alert.ID(&r, h.Entry.ID())
 		d.mu.Lock()
 		if _, known := d.expected[id]; !known {
 			d.expected[id] = now

@@ -20,10 +20,16 @@ import (
 // Matcher holds lists and entries in plain maps and slices.
 type Matcher struct {
 	lists   map[string]*watchlist.List
-	entries []*watchlist.Entry
+	entries []entry
 	sensors map[string]*control.Sensor
 
 	exemptions []*watchlist.Exemption
+}
+
+// entry is an entry as it is looked at, and as it is handed out.
+type entry struct {
+	*watchlist.Entry
+	packed *watchlist.Packed
 }
 
 // New returns a Matcher that knows no entry.
@@ -47,12 +53,12 @@ func (m *Matcher) Apply(changes []control.Change) {
 			delete(m.sensors, c.OldSensor.ID)
 		}
 		if c.OldEntry != nil {
-			m.entries = slices.DeleteFunc(m.entries, func(e *watchlist.Entry) bool {
-				return e.List == c.OldEntry.List && e.ID == c.OldEntry.ID
+			m.entries = slices.DeleteFunc(m.entries, func(e entry) bool {
+				return e.List == c.OldEntry.List() && e.ID == c.OldEntry.ID()
 			})
 		}
 		if c.NewEntry != nil {
-			m.entries = append(m.entries, c.NewEntry)
+			m.entries = append(m.entries, entry{c.NewEntry.Unpack(), c.NewEntry})
 		}
 		if c.OldExemption != nil {
 			m.exemptions = slices.DeleteFunc(m.exemptions, func(x *watchlist.Exemption) bool { return x == c.OldExemption })
@@ -74,7 +80,7 @@ func (m *Matcher) Match(q matcher.Query) (hits []matcher.Hit) {
 	return hits
 }
 
-func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matcher.Hit, ok bool) {
+func (m *Matcher) meet(e entry, q matcher.Query, r reading) (h matcher.Hit, ok bool) {
 	list := m.lists[e.List]
 	if list == nil {
 		return h, false
@@ -86,7 +92,7 @@ func (m *Matcher) meet(e *watchlist.Entry, q matcher.Query, r reading) (h matche
 		return h, false
 	}
 	read := q.Key.String()
-	h = matcher.Hit{Entry: e, List: list, Country: plate.CountryUnknown}
+	h = matcher.Hit{Entry: e.packed, List: list, Country: plate.CountryUnknown}
 	switch {
 	case e.Key.IsContainer():
 		h.Country = plate.CountrySame
@@ -176,7 +182,7 @@ func look(q matcher.Query) (r reading) {
 
 // finds reports whether a list of tolerance t looks for e at all in a read that
 // does not equal it.
-func (r *reading) finds(e *watchlist.Entry, t watchlist.Tolerance) bool {
+func (r *reading) finds(e entry, t watchlist.Tolerance) bool {
 	entry := folded(e.Key.String())
 	if slices.Contains(r.texts, entry) {
 		return true
@@ -199,7 +205,7 @@ func (r *reading) finds(e *watchlist.Entry, t watchlist.Tolerance) bool {
 }
 
 // score weighs the readings of q by how sure the sensor is of each.
-func score(e *watchlist.Entry, q matcher.Query) (p float32) {
+func score(e entry, q matcher.Query) (p float32) {
 	var r misread.Reading
 	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
 	sure := func(conf float32) float32 {

@@ -216,7 +216,7 @@ func (w *world) run(t *testing.T) *History {
 	model := slow.New()
 	model.Apply([]control.Change{{NewList: &list}})
 	var version int64
-	onList := map[string]*watchlist.Entry{}
+	onList := map[string]*watchlist.Packed{}
 
 	// Changes follow each other, plate by plate, from before the reads on.
 	listed, lost := map[string]bool{}, map[string]bool{}
@@ -256,8 +256,8 @@ func (w *world) run(t *testing.T) *History {
 					delete(onList, text)
 				}
 				if c.Op == Add {
-					onList[text] = e
-					model.Apply([]control.Change{{NewEntry: e}})
+					onList[text] = watchlist.Pack(e)
+					model.Apply([]control.Change{{NewEntry: onList[text]}})
 				}
 			}})
 		}
@@ -285,7 +285,7 @@ func (w *world) run(t *testing.T) *History {
 			k, _ := plate.Parse(r.Plate)
 			fr, _ := plate.ParseCountry(r.Country)
 			for _, hit := range model.Match(matcher.Query{Key: k, Country: fr, At: r.TS, Sensor: r.Sensor}) {
-				a := Alert{ID: idOf(r.ID, r.Sensor, hit.Entry.ID), Read: r.ID, Sensor: r.Sensor, TS: r.TS, List: "load", Entry: hit.Entry.ID,
+				a := Alert{ID: idOf(r.ID, r.Sensor, hit.Entry.ID()), Read: r.ID, Sensor: r.Sensor, TS: r.TS, List: "load", Entry: hit.Entry.ID(),
 					Exact: true, Version: version, Stored: effect/1000 + 1}
 				w.obs.Queue, w.obs.Hits = append(w.obs.Queue, a), append(w.obs.Hits, a)
 			}

@@ -100,7 +100,7 @@ type Why struct {
 type Change struct {
 	Version                    int64 // offset of the record
 	OldList, NewList           *watchlist.List
-	OldEntry, NewEntry         *watchlist.Entry
+	OldEntry, NewEntry         *watchlist.Packed
 	OldSensor, NewSensor       *Sensor
 	OldExemption, NewExemption *watchlist.Exemption
 }

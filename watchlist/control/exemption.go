@@ -24,13 +24,13 @@ type exemptions struct {
 // nil, and returns what was there, or nil.
 func (s *exemptions) replace(id string, x *watchlist.Exemption) (old *watchlist.Exemption) {
 	if x == nil {
-		old = s.byID.remove(id)
+		old = s.byID.remove([]byte(id))
 	} else {
 		old = s.byID.put(x)
 	}
 	if old != nil {
 		of := s.byEntry[old.Entry]
-		if i, ok := slices.BinarySearchFunc(of, id, compareID); ok {
+		if i, ok := slices.BinarySearchFunc(of, id, byID); ok {
 			if of = slices.Delete(of, i, i+1); len(of) > 0 {
 				s.byEntry[old.Entry] = of
 			} else {
@@ -43,13 +43,13 @@ func (s *exemptions) replace(id string, x *watchlist.Exemption) (old *watchlist.
 			s.byEntry = make(map[string][]*watchlist.Exemption)
 		}
 		of := s.byEntry[x.Entry]
-		i, _ := slices.BinarySearchFunc(of, id, compareID)
+		i, _ := slices.BinarySearchFunc(of, id, byID)
 		s.byEntry[x.Entry] = slices.Insert(of, i, x)
 	}
 	return old
 }
 
-func compareID(x *watchlist.Exemption, id string) int { return strings.Compare(x.ID, id) }
+func byID(x *watchlist.Exemption, id string) int { return strings.Compare(x.ID, id) }
 
 // ExemptionRecord returns the record that adds or replaces x; see ListRecord for actor
 // and at. x must pass Validate at that time, and be as watchlist.NewExemption makes it;

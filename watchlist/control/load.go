@@ -22,7 +22,7 @@ import (
 func (s *State) LoadAll(recs []Record, unreadable func(*RecordError)) error {
 	l := &loader{state: s, window: make([]parsed, min(len(recs), loadWindow))}
 	for len(s.bulk) < runtime.GOMAXPROCS(0) {
-		s.bulk = append(s.bulk, &decoder{bulk: true})
+		s.bulk = append(s.bulk, &decoder{packer: watchlist.Packer{Bulk: true}})
 	}
 	for len(recs) > 0 {
 		n := min(len(recs), len(l.window))
@@ -33,6 +33,14 @@ func (s *State) LoadAll(recs []Record, unreadable func(*RecordError)) error {
 		recs = recs[n:]
 	}
 	return nil
+}
+
+// Settle gives back memory that a load has taken in reserve. It costs about 30 ns an
+// entry, and the State stays what it was.
+func (s *State) Settle() {
+	for _, b := range s.books {
+		b.entries.settle()
+	}
 }
 
 const (
@@ -48,9 +56,9 @@ const (
 // loader is one run of LoadAll.
 type loader struct {
 	state   *State
-	window  []parsed                 // what the records of a window are
-	book    *book                    // of the entries that wait
-	waiting []item[*watchlist.Entry] // to be put there, in the order of their records
+	window  []parsed                  // what the records of a window are
+	book    *book                     // of the entries that wait
+	waiting []item[*watchlist.Packed] // to be put there, in the order of their records
 }
 
 // parse decodes recs into the window.
@@ -80,8 +88,7 @@ func (l *loader) apply(recs []Record, unreadable func(*RecordError)) error {
 			}
 			s.version = recs[i].Offset
 			s.stats.Records++
-			p.entry.List, p.entry.Version = l.book.id, s.version
-			l.waiting = append(l.waiting, item[*watchlist.Entry]{p.prefix, p.entry})
+			l.waiting = append(l.waiting, item[*watchlist.Packed]{p.prefix, p.entry})
 			continue
 		}
 		l.flush()
@@ -107,15 +114,15 @@ func (l *loader) flush() {
 	}
 	if len(b.lost) > 0 {
 		for _, it := range l.waiting {
-			delete(b.lost, it.value.ID)
+			delete(b.lost, it.value.ID())
 		}
 	}
 	var live, exempt atomic.Int64
 	parts := b.entries.take(min(len(l.state.bulk), max(1, len(l.waiting)/loadPart)))
 	parallel(len(parts), func(i int) {
 		var n, m int
-		parts[i].putAll(l.waiting, func(old, e *watchlist.Entry) {
-			dn, dm := b.tally(e.ID, old, e)
+		parts[i].putAll(l.waiting, func(old, e *watchlist.Packed) {
+			dn, dm := b.tally(old, e)
 			n, m = n+dn, m+dm
 		})
 		live.Add(int64(n))

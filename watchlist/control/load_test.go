@@ -65,7 +65,7 @@ func sameState(t *testing.T, got, want *control.State) {
 		t.Fatal("other lists or sensors")
 	}
 	for _, l := range want.Lists() {
-		if !slices.EqualFunc(slices.Collect(got.All(l.ID)), slices.Collect(want.All(l.ID)), func(a, b *watchlist.Entry) bool { return *a == *b }) {
+		if !slices.EqualFunc(slices.Collect(got.All(l.ID)), slices.Collect(want.All(l.ID)), func(a, b *watchlist.Packed) bool { return *a.Unpack() == *b.Unpack() }) {
 			t.Fatalf("other entries of list %s", l.ID)
 		}
 		if !slices.EqualFunc(slices.Collect(got.AllExemptions(l.ID)), slices.Collect(want.AllExemptions(l.ID)), func(a, b *watchlist.Exemption) bool { return *a == *b }) {

@@ -121,10 +121,11 @@ func contentOf(t *rapid.T, s *control.State) content {
 	for _, l := range s.Lists() {
 		c.Lists[l.ID] = *l
 		n := 0
-		for e := range s.All(l.ID) {
+		for packed := range s.All(l.ID) {
 			n++
+			e := packed.Unpack()
 			c.Entries[e.List+"/"+e.ID] = *e
-			if e.List != l.ID || s.Entry(l.ID, e.ID) != e || !l.Owns(e) {
+			if e.List != l.ID || *s.Entry(l.ID, e.ID) != *e || !l.Owns(e) {
 				t.Fatalf("entry %s/%s on list %s", e.List, e.ID, l.ID)
 			}
 		}
@@ -143,9 +144,9 @@ func contentOf(t *rapid.T, s *control.State) content {
 			t.Fatalf("pages of the exemptions of list %s differ from all", l.ID)
 		}
 		for e := range s.All(l.ID) {
-			for _, x := range s.ExemptionsOf(l.ID, e.ID) {
-				if x.Entry != e.ID || !slices.Contains(all, x) {
-					t.Fatalf("exemption %s of entry %s", x.ID, e.ID)
+			for _, x := range s.ExemptionsOf(l.ID, e.ID()) {
+				if x.Entry != e.ID() || !slices.Contains(all, x) {
+					t.Fatalf("exemption %s of entry %s", x.ID, e.ID())
 				}
 			}
 		}
@@ -163,13 +164,13 @@ func contentOf(t *rapid.T, s *control.State) content {
 // and refuses any that does not follow from what it holds.
 type follower struct {
 	lists   map[string]*watchlist.List
-	entries map[string]*watchlist.Entry
+	entries map[string]*watchlist.Packed
 	sensors map[string]*control.Sensor
 	exempt  map[string]*watchlist.Exemption
 }
 
 func newFollower() *follower {
-	return &follower{map[string]*watchlist.List{}, map[string]*watchlist.Entry{}, map[string]*control.Sensor{}, map[string]*watchlist.Exemption{}}
+	return &follower{map[string]*watchlist.List{}, map[string]*watchlist.Packed{}, map[string]*control.Sensor{}, map[string]*watchlist.Exemption{}}
 }
 
 func (f *follower) follow(t *rapid.T, c control.Change, version int64) {
@@ -186,7 +187,7 @@ func (f *follower) follow(t *rapid.T, c control.Change, version int64) {
 		t.Fatalf("change of %d kinds", kinds)
 	}
 	swap(t, f.lists, c.OldList, c.NewList, func(l *watchlist.List) string { return l.ID })
-	swap(t, f.entries, c.OldEntry, c.NewEntry, func(e *watchlist.Entry) string { return e.List + "/" + e.ID })
+	swap(t, f.entries, c.OldEntry, c.NewEntry, func(e *watchlist.Packed) string { return e.List() + "/" + e.ID() })
 	swap(t, f.sensors, c.OldSensor, c.NewSensor, func(s *control.Sensor) string { return s.ID })
 	swap(t, f.exempt, c.OldExemption, c.NewExemption, func(x *watchlist.Exemption) string { return x.List + "/" + x.ID })
 	for _, x := range []*watchlist.Exemption{c.OldExemption, c.NewExemption} {
@@ -196,20 +197,20 @@ func (f *follower) follow(t *rapid.T, c control.Change, version int64) {
 	}
 	if c.OldEntry != nil && c.NewEntry == nil {
 		for _, x := range f.exempt {
-			if x.List == c.OldEntry.List && x.Entry == c.OldEntry.ID {
+			if x.List == c.OldEntry.List() && x.Entry == c.OldEntry.ID() {
 				t.Fatalf("entry %s/%s goes before its exemption", x.List, x.Entry)
 			}
 		}
 	}
-	for _, e := range []*watchlist.Entry{c.OldEntry, c.NewEntry} {
-		if e != nil && f.lists[e.List] == nil {
-			t.Fatalf("change of an entry of list %s, which the follower does not have", e.List)
+	for _, e := range []*watchlist.Packed{c.OldEntry, c.NewEntry} {
+		if e != nil && f.lists[e.List()] == nil {
+			t.Fatalf("change of an entry of list %s, which the follower does not have", e.List())
 		}
 	}
 	if c.OldList != nil && c.NewList == nil {
 		for _, e := range f.entries {
-			if e.List == c.OldList.ID {
-				t.Fatalf("list %s goes before its entry", e.List)
+			if e.List() == c.OldList.ID {
+				t.Fatalf("list %s goes before its entry", e.List())
 			}
 		}
 	}
@@ -242,7 +243,7 @@ func (f *follower) check(t *rapid.T, c content) {
 		}
 	}
 	for id, e := range f.entries {
-		if !reflect.DeepEqual(*e, c.Entries[id]) {
+		if !reflect.DeepEqual(*e.Unpack(), c.Entries[id]) {
 			t.Fatalf("the follower has another entry %s", id)
 		}
 	}

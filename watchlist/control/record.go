@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unsafe"
 
 	"google.golang.org/protobuf/proto"
 
@@ -87,11 +88,11 @@ func EntryRecord(e *watchlist.Entry, actor string, at time.Time) (Record, error)
 		return Record{}, err
 	}
 	var d decoder
-	back, fault := d.entry(rec.Value, []byte(e.List), []byte(e.ID))
-	if fault != nil {
+	var back watchlist.Entry
+	if fault := d.entry(&back, rec.Value, []byte(e.List), []byte(e.ID)); fault != nil {
 		return Record{}, fmt.Errorf("control: entry record would be unreadable: %w", fault)
 	}
-	if back.List = e.List; !back.Equal(e) {
+	if !back.Equal(e) {
 		return Record{}, errors.New("control: entry record: key, pattern, country, priority or times are not as watchlist.NewEntry makes them")
 	}
 	return rec, nil
@@ -210,55 +211,9 @@ func parseKey(key []byte) (kind Kind, list, id []byte, ok bool) {
 // fault builds the error of a value; State fills in offset and kind.
 func fault(r Reason, field string) *RecordError { return &RecordError{Reason: r, Field: field} }
 
-// decoder reads values. It keeps a table of the texts that many entries share. Only one
-// goroutine may use it at a time.
+// decoder reads values. Only one goroutine may use it at a time.
 type decoder struct {
-	shared map[string]string
-	// bulk is set for the entries that come with LoadAll. Then entry allocates them and
-	// their texts several at a time, which halves the time of decoding. It keeps a piece
-	// alive as long as one of its entries, and so what is replaced later, one by one, may
-	// keep as much memory again as the load took, never more.
-	bulk  bool
-	slab  []watchlist.Entry // allocated, not yet used
-	texts strings.Builder   // of bulk; what is written in it is not moved
-	own   []byte            // of an entry that is not bulk; reused
-}
-
-// What bulk allocates at once. The first fills a size class of the runtime (2,304 bytes)
-// with entries of 208, but for 16 bytes, 8 of which the runtime takes.
-const (
-	slabEntries = 11
-	textsBytes  = 1024
-)
-
-// newEntry returns an empty entry.
-func (d *decoder) newEntry() *watchlist.Entry {
-	if !d.bulk {
-		return new(watchlist.Entry)
-	}
-	if len(d.slab) == 0 {
-		d.slab = make([]watchlist.Entry, slabEntries)
-	}
-	e := &d.slab[0]
-	d.slab = d.slab[1:]
-	return e
-}
-
-// joined returns three texts that only one entry has as one.
-func (d *decoder) joined(a, b, c []byte) string {
-	if n := len(a) + len(b) + len(c); d.bulk && n <= textsBytes/8 {
-		if d.texts.Cap()-d.texts.Len() < n {
-			d.texts.Reset()
-			d.texts.Grow(textsBytes)
-		}
-		from := d.texts.Len()
-		d.texts.Write(a)
-		d.texts.Write(b)
-		d.texts.Write(c)
-		return d.texts.String()[from:]
-	}
-	d.own = append(append(append(d.own[:0], a...), b...), c...)
-	return string(d.own)
+	packer watchlist.Packer
 }
 
 // parsed is what a decoder makes of a record without a State: its key taken apart, and
@@ -268,7 +223,7 @@ type parsed struct {
 	kind     Kind
 	list, id []byte // they lie in the key
 	ok       bool   // as parseKey says
-	entry    *watchlist.Entry
+	entry    *watchlist.Packed
 	prefix   uint64 // of the id of entry
 	bad      *RecordError
 }
@@ -276,35 +231,13 @@ type parsed struct {
 func (d *decoder) parse(rec Record) (p parsed) {
 	p.kind, p.list, p.id, p.ok = parseKey(rec.Key)
 	if p.ok && p.kind == KindEntry && len(rec.Value) > 0 {
-		if p.entry, p.bad = d.entry(rec.Value, p.list, p.id); p.entry != nil {
-			p.prefix = prefix(p.entry.ID)
+		var e watchlist.Entry
+		if p.bad = d.entry(&e, rec.Value, p.list, p.id); p.bad == nil {
+			e.Version = rec.Offset
+			p.entry, p.prefix = d.packer.Pack(&e), prefix(p.id)
 		}
 	}
 	return p
-}
-
-// Limits of decoder.shared: enough for the reasons and requesters of the lists we
-// know, small against the entries.
-const (
-	maxShared     = 1 << 15 // texts
-	maxSharedText = 128     // bytes
-)
-
-// share returns b as a text, the same one for equal texts where possible. A list
-// of a million stolen vehicles then holds "vol" once.
-func (d *decoder) share(b []byte) string {
-	if len(b) == 0 || len(b) > maxSharedText {
-		return string(b)
-	}
-	if s, ok := d.shared[string(b)]; ok {
-		return s
-	}
-	if d.shared == nil || len(d.shared) == maxShared {
-		d.shared = make(map[string]string)
-	}
-	s := string(b)
-	d.shared[s] = s
-	return s
 }
 
 // control decodes the envelope.
@@ -366,38 +299,35 @@ func (d *decoder) list(value []byte, id string) (*watchlist.List, *RecordError) 
 	return l, nil
 }
 
-// entry decodes an entry, all but its List, whose text the entries of a list share. It
+// entry decodes an entry into e, whose texts lie in value. It
 // parses the plate rather than trust the key beside it:
 // reads go through the plate.Parse of this very program, whatever version of it
 // wrote the record, and parsing costs 20 ns.
-func (d *decoder) entry(value, list, id []byte) (*watchlist.Entry, *RecordError) {
+func (d *decoder) entry(e *watchlist.Entry, value, list, id []byte) *RecordError {
 	var f entryFields
 	if !f.scan(value) {
 		c, bad := d.control(value)
 		if bad != nil {
-			return nil, bad
+			return bad
 		}
 		if c.GetEntry() == nil {
-			return nil, fault(ReasonKind, "")
+			return fault(ReasonKind, "")
 		}
 		f.generated(c.GetEntry())
 	}
 	if !bytes.Equal(f.list, list) || !bytes.Equal(f.id, id) {
-		return nil, fault(ReasonID, "")
+		return fault(ReasonID, "")
 	}
-	// The texts that differ from entry to entry share one allocation.
-	own := d.joined(f.id, f.plate, f.caseRef)
-	n, m := len(f.id), len(f.id)+len(f.plate)
-	e := d.newEntry()
 	*e = watchlist.Entry{
-		ID:         own[:n],
+		ID:         view(f.id),
+		List:       view(f.list),
 		ListTag:    f.listTag,
-		Plate:      own[n:m],
-		CaseRef:    own[m:],
-		Reason:     d.share(f.reason),
-		Requester:  d.share(f.requester),
-		Vehicle:    d.share(f.vehicle),
-		Safety:     d.share(f.safety),
+		Plate:      view(f.plate),
+		CaseRef:    view(f.caseRef),
+		Reason:     view(f.reason),
+		Requester:  view(f.requester),
+		Vehicle:    view(f.vehicle),
+		Safety:     view(f.safety),
 		Priority:   watchlist.Priority(f.priority),
 		ValidFrom:  time.UnixMilli(f.from).UTC(),
 		ValidUntil: time.UnixMilli(f.until).UTC(),
@@ -407,24 +337,27 @@ func (d *decoder) entry(value, list, id []byte) (*watchlist.Entry, *RecordError)
 		// What has a wildcard is no plate. The list that would tolerate it is not
 		// looked at: its record may come later.
 		if e.Pattern, err = watchlist.ParsePattern(e.Plate); err != nil {
-			return nil, fault(ReasonPlate, "")
+			return fault(ReasonPlate, "")
 		}
 	}
 	var ok bool
-	if e.Country, ok = plate.ParseCountry(string(f.country)); !ok {
-		return nil, fault(ReasonField, "country")
+	if e.Country, ok = plate.ParseCountry(view(f.country)); !ok {
+		return fault(ReasonField, "country")
 	}
-	if e.Action, err = watchlist.ParseAction(d.share(f.action)); err != nil {
-		return nil, fault(ReasonField, "action")
+	if e.Action, err = watchlist.ParseAction(view(f.action)); err != nil {
+		return fault(ReasonField, "action")
 	}
 	if f.priority > uint32(watchlist.PriorityInfo) {
-		return nil, fault(ReasonField, "priority")
+		return fault(ReasonField, "priority")
 	}
 	if e.Priority == 0 {
 		e.Priority = watchlist.PriorityMedium
 	}
-	return e, nil
+	return nil
 }
+
+// view is b as a text, for as long as b is not written to.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 func (d *decoder) sensor(value []byte, id string) (*Sensor, *RecordError) {
 	c, bad := d.control(value)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"iter"
 	"slices"
 
@@ -12,8 +13,8 @@ import (
 //
 // It is a sequence of runs of blocks, each block a sorted slice: look-up, insertion and
 // removal are three searches and one short move, at any size, and a page of entries
-// is a walk. Ids are digests and arrive in random order, so blocks are about
-// seven tenths full: 24 bytes per entry. A map needs more (36) and has no
+// is a walk. Ids are digests and arrive in random order, so blocks become about
+// seven tenths full: 23 bytes per entry, until settle. A map needs more (36) and has no
 // order; a map with a slice sorted when needed has both, but sorting ten million
 // ids takes seconds, and every added entry would ask for it again.
 type set[P identified] struct {
@@ -47,18 +48,24 @@ type item[P identified] struct {
 
 // identified is what a set holds.
 type identified interface {
-	*watchlist.Entry | *watchlist.Exemption
+	*watchlist.Packed | *watchlist.Exemption
 }
 
-// idOf returns the id of what is in a set.
-func idOf[P identified](v P) string {
+// appendID appends the id of what is in a set.
+func appendID[P identified](dst []byte, v P) []byte {
 	switch v := any(v).(type) {
-	case *watchlist.Entry:
-		return v.ID
+	case *watchlist.Packed:
+		return v.AppendID(dst)
 	case *watchlist.Exemption:
-		return v.ID
+		return append(dst, v.ID...)
 	}
 	panic("control: not in any set")
+}
+
+// compareID compares the id of what is in a set with another.
+func compareID[P identified](v P, id []byte) int {
+	var buf [watchlist.MaxIDBytes]byte
+	return bytes.Compare(appendID(buf[:0], v), id)
 }
 
 // prefix returns the beginning of id, twelve characters of the base32 of
@@ -66,7 +73,7 @@ func idOf[P identified](v P) string {
 // evenly, so that a search can guess where an id is. What has another character is
 // worth no more than the least id that sorts after all with the same beginning: such
 // ids may share a prefix, which costs time and nothing else.
-func prefix(id string) (p uint64) {
+func prefix[T string | []byte](id T) (p uint64) {
 	const chars, bits = 12, prefixBits / 12
 	for i := range chars {
 		if i == len(id) {
@@ -105,20 +112,20 @@ var rankOf = func() (t [256]uint8) {
 }()
 
 // less reports whether it sorts before an item with prefix p and the given id.
-func (it item[P]) less(p uint64, id string) bool {
+func (it item[P]) less(p uint64, id []byte) bool {
 	if it.prefix != p {
 		return it.prefix < p
 	}
-	return idOf(it.value) < id
+	return compareID(it.value, id) < 0
 }
 
 // begins reports whether a run or a block whose first item is it, with prefix first,
 // begins at or before the id with prefix p.
-func begins[P identified](first uint64, it *item[P], p uint64, id string) bool {
+func begins[P identified](first uint64, it *item[P], p uint64, id []byte) bool {
 	if first != p {
 		return first < p
 	}
-	return idOf(it.value) <= id
+	return compareID(it.value, id) <= 0
 }
 
 // place is where an item is, or where it belongs.
@@ -126,10 +133,10 @@ type place struct{ run, block, item int }
 
 // find returns where id is, or where it belongs. The run and the block exist unless the
 // set is empty.
-func (s *set[P]) find(id string) (at place, found bool) { return s.findPrefix(prefix(id), id) }
+func (s *set[P]) find(id []byte) (at place, found bool) { return s.findPrefix(prefix(id), id) }
 
 // findPrefix is find for an id with prefix p.
-func (s *set[P]) findPrefix(p uint64, id string) (at place, found bool) {
+func (s *set[P]) findPrefix(p uint64, id []byte) (at place, found bool) {
 	if len(s.runs) == 0 {
 		return place{}, false
 	}
@@ -137,12 +144,12 @@ func (s *set[P]) findPrefix(p uint64, id string) (at place, found bool) {
 	b := &s.runs[at.run].blocks[at.block]
 	items := b.items
 	at.item = search(len(items), guess(len(items), p, b.first, end), func(i int) bool { return items[i].less(p, id) })
-	return at, at.item < len(items) && items[at.item].prefix == p && idOf(items[at.item].value) == id
+	return at, at.item < len(items) && items[at.item].prefix == p && compareID(items[at.item].value, id) == 0
 }
 
 // findBlock returns the run and the block of a set that is not empty in which an id with
 // prefix p is, or where it belongs, and the prefix at which the next block begins.
-func (s *set[P]) findBlock(p uint64, id string) (at place, end uint64) {
+func (s *set[P]) findBlock(p uint64, id []byte) (at place, end uint64) {
 	end = 1 << prefixBits
 	n := search(len(s.runs), guess(len(s.runs), p, 0, end), func(i int) bool {
 		return begins(s.runs[i].first, &s.runs[i].blocks[0].items[0], p, id)
@@ -205,7 +212,7 @@ func search(n, guess int, before func(int) bool) int {
 }
 
 // get returns the entry with an id, or nil.
-func (s *set[P]) get(id string) P {
+func (s *set[P]) get(id []byte) P {
 	if at, ok := s.find(id); ok {
 		return s.runs[at.run].blocks[at.block].items[at.item].value
 	}
@@ -213,10 +220,14 @@ func (s *set[P]) get(id string) P {
 }
 
 // put adds e and returns the entry of the same id that it replaces, or nil.
-func (s *set[P]) put(e P) (old P) { return s.putItem(item[P]{prefix(idOf(e)), e}) }
+func (s *set[P]) put(e P) (old P) {
+	var buf [watchlist.MaxIDBytes]byte
+	id := appendID(buf[:0], e)
+	return s.putItem(item[P]{prefix(id), e}, id)
+}
 
-func (s *set[P]) putItem(it item[P]) (old P) {
-	at, ok := s.findPrefix(it.prefix, idOf(it.value))
+func (s *set[P]) putItem(it item[P], id []byte) (old P) {
+	at, ok := s.findPrefix(it.prefix, id)
 	if ok {
 		there := &s.runs[at.run].blocks[at.block].items[at.item]
 		old, there.value = there.value, it.value
@@ -263,7 +274,7 @@ func (s *set[P]) split(at place) place {
 }
 
 // remove takes the entry with an id out and returns it, or nil.
-func (s *set[P]) remove(id string) (old P) {
+func (s *set[P]) remove(id []byte) (old P) {
 	at, ok := s.find(id)
 	if !ok {
 		return nil
@@ -307,6 +318,36 @@ func join[T, U any](parts []T, i, limit int, in func(*T) *[]U) []T {
 	left := in(&parts[i])
 	*left = append(*left, *in(&parts[i+1])...)
 	return slices.Delete(parts, i+1, i+2)
+}
+
+// settle lays the items out anew in full blocks with no room behind: after a load they
+// are seven tenths full, 23 bytes an item instead of 16. A block that is full splits when
+// something is put there.
+func (s *set[P]) settle() {
+	old := s.runs
+	s.runs = nil
+	var blocks []block[P]
+	var items []item[P]
+	for _, r := range old {
+		for _, b := range r.blocks {
+			for _, it := range b.items {
+				if items = append(items, it); len(items) == maxBlock {
+					blocks = append(blocks, block[P]{items[0].prefix, slices.Clone(items)})
+					items = items[:0]
+				}
+				if len(blocks) == maxRun {
+					s.runs = append(s.runs, run[P]{blocks[0].first, blocks})
+					blocks = nil
+				}
+			}
+		}
+	}
+	if len(items) > 0 {
+		blocks = append(blocks, block[P]{items[0].prefix, slices.Clone(items)})
+	}
+	if len(blocks) > 0 {
+		s.runs = append(s.runs, run[P]{blocks[0].first, slices.Clone(blocks)})
+	}
 }
 
 // part holds all of a set from one prefix to another, for a goroutine of its own.
@@ -354,12 +395,14 @@ func (s *set[P]) unite(parts []part[P]) {
 func (p *part[P]) putAll(items []item[P], done func(old, new P)) {
 	mine := p.sorted(items)
 	const ahead = 16
+	var buf [watchlist.MaxIDBytes]byte
 	for some := range slices.Chunk(mine, ahead) {
 		for i := range some {
 			p.touch(some[i])
 		}
 		for i := range some {
-			done(p.putItem(some[i]), some[i].value)
+			id := appendID(buf[:0], some[i].value)
+			done(p.putItem(some[i], id), some[i].value)
 		}
 	}
 }
@@ -391,11 +434,10 @@ func (p *part[P]) sorted(items []item[P]) []item[P] {
 // touch reads what putting an item will read and move: about every line of memory, of four
 // items each, from where it belongs to the end of the block. No look waits for another.
 func (p *part[P]) touch(it item[P]) {
-	p.touched += uint64(len(idOf(it.value)))
 	if len(p.runs) == 0 {
 		return
 	}
-	at, end := p.findBlock(it.prefix, "")
+	at, end := p.findBlock(it.prefix, nil)
 	b := &p.runs[at.run].blocks[at.block]
 	for i := max(0, guess(len(b.items), it.prefix, b.first, end)-4); i < len(b.items); i += 4 {
 		p.touched += b.items[i].prefix
@@ -403,7 +445,7 @@ func (p *part[P]) touch(it item[P]) {
 }
 
 // all yields the entries whose id sorts after the given one, in the order of ids.
-func (s *set[P]) all(after string) iter.Seq[P] {
+func (s *set[P]) all(after []byte) iter.Seq[P] {
 	return func(yield func(P) bool) {
 		at, found := s.find(after)
 		if found {

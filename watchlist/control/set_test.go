@@ -11,7 +11,7 @@ import (
 )
 
 // checkSet compares s with the obvious model and its own invariants.
-func checkSet(t *testing.T, s *set[*watchlist.Entry], model map[string]*watchlist.Entry) {
+func checkSet(t *testing.T, s *set[*watchlist.Packed], model map[string]*watchlist.Packed) {
 	t.Helper()
 	want := slices.Sorted(maps.Keys(model))
 	var got []string
@@ -24,10 +24,11 @@ func checkSet(t *testing.T, s *set[*watchlist.Entry], model map[string]*watchlis
 				t.Fatalf("block %d has %d items, first %x", i, len(b.items), b.first)
 			}
 			for _, it := range b.items {
-				if it.prefix != prefix(it.value.ID) || model[it.value.ID] != it.value {
-					t.Fatalf("item %q is not what was put", it.value.ID)
+				id := it.value.ID()
+				if it.prefix != prefix(id) || model[id] != it.value {
+					t.Fatalf("item %q is not what was put", id)
 				}
-				got = append(got, it.value.ID)
+				got = append(got, id)
 			}
 		}
 	}
@@ -39,7 +40,7 @@ func checkSet(t *testing.T, s *set[*watchlist.Entry], model map[string]*watchlis
 // TestSet grows a set through several splits and shrinks it to nothing, with
 // ids that are random, ascending, and equal in their first eight bytes.
 func TestSet(t *testing.T) {
-	for name, id := range map[string]func(*rand.Rand, int) string{
+	for name, another := range map[string]func(*rand.Rand, int) string{
 		"random":      func(r *rand.Rand, _ int) string { return fmt.Sprintf("%08x", r.Uint32()>>18) },
 		"ascending":   func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", i) },
 		"descending":  func(_ *rand.Rand, i int) string { return fmt.Sprintf("%06d", 999999-i) },
@@ -50,22 +51,27 @@ func TestSet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 2))
-			var s set[*watchlist.Entry]
-			model := make(map[string]*watchlist.Entry)
+			var s set[*watchlist.Packed]
+			model := make(map[string]*watchlist.Packed)
 			for i := range 6000 {
-				e := &watchlist.Entry{ID: id(r, i)}
-				if old := s.put(e); old != model[e.ID] {
-					t.Fatalf("put(%q) = %v, want %v", e.ID, old, model[e.ID])
+				id := another(r, i)
+				e := watchlist.Pack(&watchlist.Entry{ID: id})
+				if old := s.put(e); old != model[id] {
+					t.Fatalf("put(%q) = %v, want %v", id, old, model[id])
 				}
-				model[e.ID] = e
+				model[id] = e
 				if i%3 == 0 { // sometimes one that is not there
-					gone := id(r, i/2)
-					if old := s.remove(gone); old != model[gone] {
+					gone := another(r, i/2)
+					if old := s.remove([]byte(gone)); old != model[gone] {
 						t.Fatalf("remove(%q) = %v, want %v", gone, old, model[gone])
 					}
 					delete(model, gone)
 				}
 				if i%500 == 0 {
+					checkSet(t, &s, model)
+				}
+				if i == 4000 {
+					s.settle()
 					checkSet(t, &s, model)
 				}
 			}
@@ -80,8 +86,8 @@ func TestSet(t *testing.T) {
 					}
 				}
 				var got []string
-				for e := range s.all(after) {
-					got = append(got, e.ID)
+				for e := range s.all([]byte(after)) {
+					got = append(got, e.ID())
 				}
 				if !slices.Equal(got, want) {
 					t.Errorf("all(%q) yields %d ids, want %d", after, len(got), len(want))
@@ -90,7 +96,7 @@ func TestSet(t *testing.T) {
 
 			r.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 			for i, id := range ids {
-				if s.get(id) != model[id] || s.remove(id) != model[id] || s.get(id) != nil {
+				if b := []byte(id); s.get(b) != model[id] || s.remove(b) != model[id] || s.get(b) != nil {
 					t.Fatalf("%q was not found, or is still there", id)
 				}
 				delete(model, id)
@@ -120,29 +126,37 @@ func TestSetParts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(5, 6))
-			var s set[*watchlist.Entry]
-			model := make(map[string]*watchlist.Entry)
+			var s set[*watchlist.Packed]
+			model := make(map[string]*watchlist.Packed)
 			for round := range 6 {
-				var items []item[*watchlist.Entry]
-				old := make(map[*watchlist.Entry]*watchlist.Entry)
+				var items []item[*watchlist.Packed]
+				old := make(map[*watchlist.Packed]*watchlist.Packed)
 				for range 12_000 {
-					e := &watchlist.Entry{ID: id(r)}
-					items = append(items, item[*watchlist.Entry]{prefix(e.ID), e})
-					old[e], model[e.ID] = model[e.ID], e
+					id := id(r)
+					e := watchlist.Pack(&watchlist.Entry{ID: id})
+					items = append(items, item[*watchlist.Packed]{prefix(id), e})
+					old[e], model[id] = model[id], e
 				}
 				parts := s.take(1 + round)
-				done := make([]map[*watchlist.Entry]*watchlist.Entry, len(parts))
+				done := make([]map[*watchlist.Packed]*watchlist.Packed, len(parts))
 				parallel(len(parts), func(i int) {
-					done[i] = make(map[*watchlist.Entry]*watchlist.Entry)
-					parts[i].putAll(items, func(old, e *watchlist.Entry) { done[i][e] = old })
+					done[i] = make(map[*watchlist.Packed]*watchlist.Packed)
+					parts[i].putAll(items, func(old, e *watchlist.Packed) { done[i][e] = old })
 				})
 				s.unite(parts)
 				checkSet(t, &s, model)
+				if round%2 == 0 {
+					s.settle()
+					checkSet(t, &s, model)
+					if blocks := countBlocks(&s); blocks != (s.n+maxBlock-1)/maxBlock {
+						t.Errorf("%d entries settle in %d blocks", s.n, blocks)
+					}
+				}
 				n := 0
 				for _, d := range done {
 					for e, was := range d {
 						if n++; old[e] != was {
-							t.Fatalf("put(%q) = %v, want %v", e.ID, was, old[e])
+							t.Fatalf("put(%q) = %v, want %v", e.ID(), was, old[e])
 						}
 					}
 				}
@@ -155,7 +169,7 @@ func TestSetParts(t *testing.T) {
 			}
 			left := len(model)
 			for id, e := range model {
-				if s.remove(id) != e {
+				if s.remove([]byte(id)) != e {
 					t.Fatalf("%q was not found", id)
 				}
 				delete(model, id)
@@ -168,7 +182,7 @@ func TestSetParts(t *testing.T) {
 	}
 }
 
-func countBlocks(s *set[*watchlist.Entry]) (n int) {
+func countBlocks(s *set[*watchlist.Packed]) (n int) {
 	for _, r := range s.runs {
 		n += len(r.blocks)
 	}

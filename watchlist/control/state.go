@@ -38,21 +38,31 @@ type State struct {
 // book is a list with its entries, or the entries of a list that is not there.
 type book struct {
 	id         string
-	list       *watchlist.List       // nil when the log holds none that can be read
-	unreadable bool                  // list is nil because its record cannot be read
-	tag        uint32                // of list
-	entries    set[*watchlist.Entry] // of every list that bore the id
-	live       int                   // how many of them list owns
-	exemptions exemptions            // from entries of every list that bore the id
-	exempt     int                   // how many of them are effective
+	list       *watchlist.List        // nil when the log holds none that can be read
+	unreadable bool                   // list is nil because its record cannot be read
+	tag        uint32                 // of list
+	entries    set[*watchlist.Packed] // of every list that bore the id
+	live       int                    // how many of them list owns
+	exemptions exemptions             // from entries of every list that bore the id
+	exempt     int                    // how many of them are effective
 	// lost are the ids of the entries whose record cannot be read: they are not in
 	// entries, but their exemptions must not be swept.
 	lost map[string]struct{}
 }
 
 // owns is list.Owns(e) without computing the tag, for an e whose List is b.id.
-func (b *book) owns(e *watchlist.Entry) bool {
-	return b.list != nil && (e.ListTag == 0 || e.ListTag == b.tag)
+func (b *book) owns(e *watchlist.Packed) bool {
+	tag := e.ListTag()
+	return b.list != nil && (tag == 0 || tag == b.tag)
+}
+
+// exempted returns the exemptions of e.
+func (b *book) exempted(e *watchlist.Packed) []*watchlist.Exemption {
+	if len(b.exemptions.byEntry) == 0 {
+		return nil
+	}
+	var id [watchlist.MaxIDBytes]byte
+	return b.exemptions.byEntry[string(e.AppendID(id[:0]))]
 }
 
 // covers reports whether list owns x. x is effective when list owns its entry too.
@@ -65,7 +75,7 @@ func (b *book) effective(x *watchlist.Exemption) bool {
 	if !b.covers(x) {
 		return false
 	}
-	e := b.entries.get(x.Entry)
+	e := b.entries.get([]byte(x.Entry))
 	return e != nil && b.owns(e)
 }
 
@@ -162,11 +172,7 @@ func (s *State) apply(rec Record, p *parsed, out *[]Change) error {
 		s.tidy(b)
 	case kind == KindEntry:
 		b := s.book(listID)
-		e := p.entry
-		if e != nil {
-			e.List, e.Version = b.id, rec.Offset
-		}
-		b.setEntry(string(id), e, emit)
+		b.setEntry(id, p.entry, emit)
 		b.lose(id, bad != nil)
 		s.tidy(b)
 	case kind == KindExemption:
@@ -226,8 +232,8 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 	}
 	sameOwner := before.list != nil && l != nil && before.tag == b.tag
 	if before.list != nil && !sameOwner {
-		for e := range b.entries.all("") {
-			for _, x := range b.exemptions.byEntry[e.ID] {
+		for e := range b.entries.all(nil) {
+			for _, x := range b.exempted(e) {
 				if before.owns(e) && before.covers(x) && !(b.owns(e) && b.covers(x)) {
 					b.exempt--
 					emit(Change{OldExemption: x})
@@ -241,12 +247,12 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 	}
 	emit(Change{OldList: before.list, NewList: l})
 	if l != nil && !sameOwner {
-		for e := range b.entries.all("") {
+		for e := range b.entries.all(nil) {
 			if b.owns(e) && !before.owns(e) {
 				b.live++
 				emit(Change{NewEntry: e})
 			}
-			for _, x := range b.exemptions.byEntry[e.ID] {
+			for _, x := range b.exempted(e) {
 				if b.owns(e) && b.covers(x) && !(before.owns(e) && before.covers(x)) {
 					b.exempt++
 					emit(Change{NewExemption: x})
@@ -258,14 +264,14 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 
 // setEntry replaces the entry of b with an id by e, nil to withdraw it. Its
 // exemptions go and come with it, and stay where it is only replaced.
-func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
-	var old *watchlist.Entry
+func (b *book) setEntry(id []byte, e *watchlist.Packed, emit func(Change)) {
+	var old *watchlist.Packed
 	if e == nil {
 		old = b.entries.remove(id)
 	} else {
 		old = b.entries.put(e)
 	}
-	live, exempt := b.tally(id, old, e)
+	live, exempt := b.tally(old, e)
 	b.live += live
 	b.exempt += exempt
 	var c Change
@@ -279,7 +285,7 @@ func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
 		return
 	}
 	if exempt < 0 {
-		for _, x := range b.exemptions.byEntry[id] {
+		for _, x := range b.exempted(old) {
 			if b.covers(x) {
 				emit(Change{OldExemption: x})
 			}
@@ -287,7 +293,7 @@ func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
 	}
 	emit(c)
 	if exempt > 0 {
-		for _, x := range b.exemptions.byEntry[id] {
+		for _, x := range b.exempted(e) {
 			if b.covers(x) {
 				emit(Change{NewExemption: x})
 			}
@@ -295,14 +301,18 @@ func (b *book) setEntry(id string, e *watchlist.Entry, emit func(Change)) {
 	}
 }
 
-// tally returns what it does to b.live and b.exempt that e takes the place of old, the
-// entry with an id. Either may be nil.
-func (b *book) tally(id string, old, e *watchlist.Entry) (live, exempt int) {
+// tally returns what it does to b.live and b.exempt that e takes the place of old, which
+// has the same id. Either may be nil.
+func (b *book) tally(old, e *watchlist.Packed) (live, exempt int) {
 	was, is := old != nil && b.owns(old), e != nil && b.owns(e)
 	if was == is {
 		return 0, 0
 	}
-	for _, x := range b.exemptions.byEntry[id] {
+	one := e
+	if was {
+		one = old
+	}
+	for _, x := range b.exempted(one) {
 		if b.covers(x) {
 			exempt++
 		}
@@ -394,8 +404,8 @@ func (s *State) Queues() []string {
 // sees only entries whose list exists.
 func (s *State) Entry(list, id string) *watchlist.Entry {
 	if b := s.books[list]; b != nil {
-		if e := b.entries.get(id); e != nil && b.owns(e) {
-			return e
+		if e := b.entries.get([]byte(id)); e != nil && b.owns(e) {
+			return e.Unpack()
 		}
 	}
 	return nil
@@ -411,7 +421,7 @@ func (s *State) Entries(list, after string, limit int) []*watchlist.Entry {
 	}
 	var page []*watchlist.Entry
 	for e := range s.entries(list, after) {
-		if page = append(page, e); len(page) == limit {
+		if page = append(page, e.Unpack()); len(page) == limit {
 			break
 		}
 	}
@@ -419,15 +429,15 @@ func (s *State) Entries(list, after string, limit int) []*watchlist.Entry {
 }
 
 // All yields the entries of a list in the order of their ids.
-func (s *State) All(list string) iter.Seq[*watchlist.Entry] { return s.entries(list, "") }
+func (s *State) All(list string) iter.Seq[*watchlist.Packed] { return s.entries(list, "") }
 
-func (s *State) entries(list, after string) iter.Seq[*watchlist.Entry] {
-	return func(yield func(*watchlist.Entry) bool) {
+func (s *State) entries(list, after string) iter.Seq[*watchlist.Packed] {
+	return func(yield func(*watchlist.Packed) bool) {
 		b := s.books[list]
 		if b == nil || b.live == 0 {
 			return
 		}
-		for e := range b.entries.all(after) {
+		for e := range b.entries.all([]byte(after)) {
 			if b.owns(e) && !yield(e) {
 				return
 			}
@@ -448,7 +458,7 @@ func (s *State) Len(list string) int {
 // are among them: a State knows no time.
 func (s *State) Exemption(list, id string) *watchlist.Exemption {
 	if b := s.books[list]; b != nil {
-		if x := b.exemptions.byID.get(id); x != nil && b.effective(x) {
+		if x := b.exemptions.byID.get([]byte(id)); x != nil && b.effective(x) {
 			return x
 		}
 	}
@@ -481,7 +491,7 @@ func (s *State) exemptions(list, after string) iter.Seq[*watchlist.Exemption] {
 		if b == nil || b.exempt == 0 {
 			return
 		}
-		for x := range b.exemptions.byID.all(after) {
+		for x := range b.exemptions.byID.all([]byte(after)) {
 			if b.effective(x) && !yield(x) {
 				return
 			}
@@ -495,7 +505,7 @@ func (s *State) ExemptionsOf(list, entry string) (of []*watchlist.Exemption) {
 	if b == nil || b.exempt == 0 {
 		return nil
 	}
-	if e := b.entries.get(entry); e == nil || !b.owns(e) {
+	if e := b.entries.get([]byte(entry)); e == nil || !b.owns(e) {
 		return nil
 	}
 	for _, x := range b.exemptions.byEntry[entry] {
@@ -532,7 +542,7 @@ func (s *State) WithdrawHeld(limit int) []Record {
 			continue
 		}
 		if b.exempt < b.exemptions.byID.n {
-			for x := range b.exemptions.byID.all("") {
+			for x := range b.exemptions.byID.all(nil) {
 				if len(recs) >= limit {
 					return recs
 				}
@@ -546,12 +556,12 @@ func (s *State) WithdrawHeld(limit int) []Record {
 		if b.live == b.entries.n {
 			continue
 		}
-		for e := range b.entries.all("") {
+		for e := range b.entries.all(nil) {
 			if len(recs) >= limit {
 				return recs
 			}
 			if !b.owns(e) {
-				recs = append(recs, WithdrawEntry(e.List, e.ID))
+				recs = append(recs, WithdrawEntry(e.List(), e.ID()))
 			}
 		}
 	}

@@ -19,12 +19,12 @@ import (
 // describe renders changes as -old +new, in order: l list, e entry, s sensor.
 func describe(changes []control.Change) string {
 	var s []string
-	side := func(sign string, l *watchlist.List, e *watchlist.Entry, sn *control.Sensor) {
+	side := func(sign string, l *watchlist.List, e *watchlist.Packed, sn *control.Sensor) {
 		switch {
 		case l != nil:
 			s = append(s, fmt.Sprintf("%sl:%s@%d", sign, l.ID, l.Version))
 		case e != nil:
-			s = append(s, fmt.Sprintf("%se:%s@%d", sign, e.Key.String(), e.Version))
+			s = append(s, fmt.Sprintf("%se:%s@%d", sign, e.Key().String(), e.Unpack().Version))
 		case sn != nil:
 			s = append(s, fmt.Sprintf("%ss:%s@%d", sign, sn.ID, sn.Version))
 		}
@@ -342,7 +342,7 @@ func TestAccessors(t *testing.T) {
 	}
 	var all []*watchlist.Entry
 	for e := range s.All("a") {
-		all = append(all, e)
+		all = append(all, e.Unpack())
 	}
 	for _, limit := range []int{1, 7, 50, 51} {
 		var paged []*watchlist.Entry
@@ -353,7 +353,7 @@ func TestAccessors(t *testing.T) {
 			}
 			paged = append(paged, page...)
 		}
-		if !slices.Equal(paged, all) || len(all) != 50 {
+		if !slices.EqualFunc(paged, all, func(a, b *watchlist.Entry) bool { return *a == *b }) || len(all) != 50 {
 			t.Errorf("pages of %d give %d entries, All gives %d", limit, len(paged), len(all))
 		}
 	}
