@@ -213,6 +213,7 @@ func (a *App) build(ctx context.Context) error {
 		hc.StillWanted = func(c stream.Claim) bool { return a.replica.StillWanted(c, time.Now()) }
 		hc.Lists, hc.Fence = a.replica, a.queues.FenceOf
 		reg.Replica(a.replica)
+		a.start("memory", a.tendMemory)
 		if a.cfg.Runs("operator") {
 			desk, err := stream.NewDesk(stream.DeskConfig{Log: control, Replica: a.replica, Fencer: a.queues})
 			if err != nil {
