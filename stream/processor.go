@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"vigie/matcher"
 	"vigie/sensors"
@@ -46,8 +47,11 @@ type Config struct {
 // step may be repeated, so a crash anywhere between two of them repeats work and
 // loses none.
 type Processor struct {
-	cfg   Config
-	stats stats
+	cfg     Config
+	sampled *zap.Logger // for what a fault may repeat with every read
+	stats   stats
+
+	decode func([]byte, *sensors.Read) error // sensors.DecodeView, unless a test breaks it
 }
 
 // New returns a Processor, or says which part is missing.
@@ -79,7 +83,13 @@ func New(cfg Config) (*Processor, error) {
 	if cfg.Drain == 0 {
 		cfg.Drain = 5 * time.Second
 	}
-	return &Processor{cfg: cfg}, nil
+	return &Processor{
+		cfg: cfg,
+		sampled: cfg.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, 10*time.Second, 3, 0)
+		})),
+		decode: sensors.DecodeView,
+	}, nil
 }
 
 // Run waits until the replica has caught up with the control log, since
@@ -109,7 +119,9 @@ type worker struct {
 	candidates []matcher.Candidate // of one read
 	charConf   []float32           // likewise
 	dead       []DeadLetter
+	sentinels  int64 // of the records in hand
 	lag        *atomic.Int64
+	at         time.Time // when the stage in hand began
 }
 
 // read is a read that can be matched.
@@ -123,6 +135,9 @@ type read struct {
 func (p *Processor) consume(ctx context.Context, part Partition) error {
 	w := worker{p: p, part: part, lag: p.stats.partition(part.ID())}
 	defer w.lag.Store(0)
+	// Cancelling stops the next fetch; the batch in hand gets Drain to finish.
+	finishing, stop := drain(ctx, p.cfg.Drain)
+	defer stop()
 
 	var done, committed int64 // next offsets
 	var since time.Time       // when done first ran ahead of committed
@@ -130,25 +145,33 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 		if done == committed {
 			return nil
 		}
+		w.at = time.Now()
 		if err := part.Commit(ctx, done); err != nil {
 			return fmt.Errorf("commit partition %d at offset %d: %w", part.ID(), done, err)
 		}
+		w.lap(stageCommit)
 		committed = done
 		return nil
 	}
 	for ctx.Err() == nil {
+		stage := stageFetch
+		if w.batch.Next >= w.batch.HighWater {
+			stage = stageWait // nothing is known to be there: most of the time goes by until a read comes
+		}
+		w.at = time.Now()
 		if err := part.Fetch(ctx, &w.batch); err != nil {
 			if ctx.Err() != nil {
 				break
 			}
 			return fmt.Errorf("fetch partition %d: %w", part.ID(), err)
 		}
+		w.lap(stage)
 		if w.batch.Skipped > 0 {
 			p.stats.skipped.Add(w.batch.Skipped)
 			p.cfg.Log.Error("reads were gone before they were matched, by retention or because a broker lost them: raise the retention of the reads topic or add matchers",
 				zap.Int("partition", part.ID()), zap.Int64("reads", w.batch.Skipped))
 		}
-		if err := w.process(ctx); err != nil {
+		if err := w.process(finishing); err != nil {
 			break // told to stop in mid-batch: it is not committed and comes again
 		}
 		now := p.cfg.Clock()
@@ -170,22 +193,25 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 	return commit(last)
 }
 
-// process matches the batch in hand and returns once everything that came of it
-// is stored. Its only error is that there was no time left.
+// process returns once everything that came of the batch in hand is stored. Its only
+// error is that there was no time left.
 func (w *worker) process(ctx context.Context) error {
-	if len(w.batch.Records) == 0 {
+	records := w.batch.Records
+	if len(records) == 0 {
 		return nil
 	}
-	// Cancelling stops the next fetch; the batch in hand gets Drain to finish.
-	ctx, stop := drain(ctx, w.p.cfg.Drain)
-	defer stop()
-
-	w.decode()
-	if len(w.dead) > 0 {
-		if err := w.p.retry(ctx, "dead letters", func() error { return w.p.cfg.Dead.Send(ctx, w.dead) }); err != nil {
-			return err
-		}
+	w.p.stats.batches.add(int64(len(records)), float64(len(records)), BatchBuckets[:])
+	fault, err := w.attempt(ctx, records)
+	if fault != nil {
+		return w.oneByOne(ctx, records, fault)
 	}
+	return err
+}
+
+// handle decodes records, matches them and stores what comes of them.
+func (w *worker) handle(ctx context.Context, records []Record) error {
+	w.decode(records)
+	w.lap(stageDecode)
 	snap := w.p.cfg.Replica.Matcher().Snapshot()
 	w.alerts = w.alerts[:0]
 	w.may = snap.MayHit(w.may[:0], w.keys)
@@ -194,12 +220,29 @@ func (w *worker) process(ctx context.Context) error {
 			w.alerts = w.match(w.alerts, snap, &w.reads[i])
 		}
 	}
+	w.lap(stageMatch)
+	if len(w.dead) > 0 {
+		if err := w.bury(ctx, w.dead); err != nil {
+			return err
+		}
+	}
 	if len(w.alerts) > 0 {
 		if err := w.publish(ctx); err != nil {
 			return err
 		}
 	}
 	w.p.stats.reads.Add(int64(len(w.reads)))
+	w.p.stats.sentinels.Add(w.sentinels)
+	return nil
+}
+
+// bury returns once the letters are on the dead-letter topic.
+func (w *worker) bury(ctx context.Context, letters []DeadLetter) error {
+	if err := w.p.retry(ctx, "dead letters", func() error { return w.p.cfg.Dead.Send(ctx, letters) }); err != nil {
+		return err
+	}
+	w.p.stats.dead(letters)
+	w.lap(stageDead)
 	return nil
 }
 
@@ -214,9 +257,9 @@ func drain(ctx context.Context, d time.Duration) (context.Context, context.Cance
 }
 
 // decode sorts the records into reads to match and dead letters.
-func (w *worker) decode() {
-	w.reads, w.keys, w.dead = w.reads[:0], w.keys[:0], w.dead[:0]
-	for _, rec := range w.batch.Records {
+func (w *worker) decode(records []Record) {
+	w.reads, w.keys, w.dead, w.sentinels = w.reads[:0], w.keys[:0], w.dead[:0], 0
+	for _, rec := range records {
 		n := len(w.reads)
 		if n < cap(w.reads) {
 			w.reads = w.reads[:n+1]
@@ -224,16 +267,15 @@ func (w *worker) decode() {
 			w.reads = append(w.reads, read{})
 		}
 		r := &w.reads[n]
-		reason, ok := r.decode(rec)
+		reason, ok := r.decode(rec, w.p.decode)
 		switch {
 		case ok:
 			w.keys = append(w.keys, r.key)
 			continue
 		case reason != "":
 			w.dead = append(w.dead, DeadLetter{Partition: w.part.ID(), Offset: rec.Offset, Reason: reason, Value: rec.Value})
-			w.p.stats.dead(reason)
 		default:
-			w.p.stats.sentinels.Add(1)
+			w.sentinels++
 		}
 		w.reads = w.reads[:n]
 	}
@@ -241,7 +283,7 @@ func (w *worker) decode() {
 
 // decode fills r from a record. Without ok it gives the reason why the record
 // is not a read, or none for a read on which the camera saw no plate.
-func (r *read) decode(rec Record) (reason Reason, ok bool) {
+func (r *read) decode(rec Record, decode func([]byte, *sensors.Read) error) (reason Reason, ok bool) {
 	switch {
 	case rec.TooLarge:
 		return ReasonTooLarge, false
@@ -249,7 +291,7 @@ func (r *read) decode(rec Record) (reason Reason, ok bool) {
 		return ReasonEmpty, false
 	}
 	// A view: alert.New copies what it keeps, everything else ends with the batch.
-	if err := sensors.DecodeView(rec.Value, &r.Read); err != nil {
+	if err := decode(rec.Value, &r.Read); err != nil {
 		if rec.Value[0] == '{' {
 			return ReasonJSON, false
 		}
@@ -281,6 +323,9 @@ func (w *worker) match(dst []*alert.Alert, snap *matcher.Snapshot, r *read) []*a
 		return dst
 	}
 	now, place := w.p.cfg.Clock(), w.p.cfg.Replica.Sensor(r.Sensor)
+	if place == nil {
+		w.p.stats.unknownSensor.Add(1)
+	}
 	for i := range w.hits {
 		h := &w.hits[i]
 		entry := h.Entry.Unpack()
@@ -373,10 +418,15 @@ func (w *worker) publishOnce(ctx context.Context) error {
 			}
 		}
 	}
+	w.lap(stageQueues)
 	if len(settled) == 0 {
 		return nil
 	}
-	return w.p.retry(ctx, "hits topic", func() error { return w.p.cfg.Journal.Append(ctx, settled) })
+	if err := w.p.retry(ctx, "hits topic", func() error { return w.p.cfg.Journal.Append(ctx, settled) }); err != nil {
+		return err
+	}
+	w.lap(stageHits)
+	return nil
 }
 
 // rematch matches the reads of stale alerts again once the replica has reached

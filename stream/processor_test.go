@@ -27,7 +27,7 @@ const patience = 20 * time.Second
 
 // house is a matcher process on fakes.
 type house struct {
-	t       *testing.T
+	t       testing.TB
 	log     *streamtest.ControlLog
 	reads   *streamtest.Reads
 	queues  *streamtest.Queues
@@ -37,7 +37,7 @@ type house struct {
 	desk    *stream.Desk
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	h := &house{
 		t: t, log: streamtest.NewControlLog(), reads: streamtest.NewReads(2),
 		queues: new(streamtest.Queues), journal: new(streamtest.Journal), dead: new(streamtest.Dead),
@@ -126,7 +126,7 @@ func (h *house) produce(partition int, reads ...sensors.Read) {
 }
 
 // until waits for a condition that other goroutines bring about.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for !ok() {

@@ -31,6 +31,8 @@ type Replica struct {
 	target   int64        // end of the log when it was first seen; owned by Follow
 	caughtUp atomic.Bool
 	bad      atomic.Int64 // records that could not be read
+	made     time.Time
+	heard    atomic.Int64 // when the log was last heard of, nanoseconds after made
 
 	onBad func(error)
 }
@@ -42,6 +44,7 @@ func NewReplica(onBad func(error)) *Replica {
 		matcher: matcher.New(),
 		state:   control.NewState(),
 		moved:   make(chan struct{}),
+		made:    time.Now(),
 		onBad:   onBad,
 	}
 	r.version.Store(-1)
@@ -60,6 +63,10 @@ func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
 
 // apply is called by one goroutine with records in offset order.
 func (r *Replica) apply(records []control.Record, next, end int64) error {
+	r.heard.Store(int64(time.Since(r.made)))
+	if r.CaughtUp() && len(records) == 0 && next-1 == r.passed.Load() && end == r.end.Load() {
+		return nil // the log has answered that there is nothing new
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var changes []control.Change
@@ -149,6 +156,10 @@ func (r *Replica) Version() int64 { return r.version.Load() }
 
 // Behind is how many offsets the replica has yet to pass, as last seen.
 func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.passed.Load()) }
+
+// Age is how long the replica has heard nothing of the control log, not even that there is
+// nothing new. What was withdrawn in that time is still matched here.
+func (r *Replica) Age() time.Duration { return time.Since(r.made) - time.Duration(r.heard.Load()) }
 
 // CaughtUp reports whether the replica has applied everything that the log held
 // when it was first seen. Before that nothing may be matched.

@@ -99,7 +99,7 @@ type Journal interface {
 	Append(ctx context.Context, events []*alert.Event) error
 }
 
-// DeadLetter is a record that is not a read, with the reason.
+// DeadLetter is a record that is not a read, or cannot be handled, with the reason.
 type DeadLetter struct {
 	Partition int
 	Offset    int64
@@ -107,7 +107,7 @@ type DeadLetter struct {
 	Value     []byte // copied before Send returns
 }
 
-// Reason says why a record is not a read. It is a closed set, used as header
+// Reason says why a record is a dead letter. It is a closed set, used as header
 // value and metric label; it never holds any of the record.
 type Reason string
 
@@ -118,6 +118,7 @@ const (
 	ReasonProtobuf Reason = "protobuf" // not vigie.v1.Read
 	ReasonField    Reason = "field"    // a field is missing or out of range
 	ReasonPlate    Reason = "plate"    // the plate cannot be a plate
+	ReasonPanic    Reason = "panic"    // a fault of this program: handling it panicked, alone as well
 )
 
 // DeadLetters is the dead-letter topic.
@@ -135,7 +136,9 @@ type ControlLog interface {
 	// on, until ctx ends. end is the end of the log as last seen: the replica
 	// has caught up when it has applied everything below it. Offsets that
 	// compaction removed are missing; apply gets next, the offset to be read
-	// next, also when no record was left to deliver.
+	// next, also when no record was left to deliver. A log that may be cut off calls
+	// apply several times a second while it answers, without records when there are
+	// none: from the last call the replica knows how long it has heard nothing.
 	Follow(ctx context.Context, apply func(records []control.Record, next, end int64) error) error
 }
 

@@ -75,8 +75,9 @@ func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last
 }
 
 // Follow hands the records of the log to apply, from the first on and for ever; see
-// stream.ControlLog. It calls apply when there are records, when next or end has moved, and
-// once at first, so that the follower of an empty log knows that it is caught up. Keys
+// stream.ControlLog. It calls apply after every good answer of the broker, which takes followWait at
+// most, also when there are no records: the follower of an empty log learns that it is
+// caught up, and one that hears nothing that it is cut off. Keys
 // and values are the follower's to keep, the slice of records is not.
 //
 // Brokers that are away are waited for. It returns nil when ctx ends, the error of apply,
@@ -112,7 +113,7 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 			records, err = l.read(r, records)
 		}
 		// A new leader may report an end that is behind what the old one has handed out.
-		if end := max(r.end, r.next); r.end >= 0 && (len(records) > 0 || r.next != toldNext || end != toldEnd) {
+		if end := max(r.end, r.next); r.end >= 0 && (err == nil || len(records) > 0 || r.next != toldNext || end != toldEnd) {
 			if err := apply(records, r.next, end); err != nil {
 				return fmt.Errorf("kafka: apply the control log up to offset %d: %w", r.next, err)
 			}

@@ -53,17 +53,27 @@ func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
+func histogram(d *prometheus.Desc, h stream.Histogram, bounds []float64, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(bounds))
+	for i, le := range bounds {
+		buckets[le] = uint64(h.Counts[i])
+	}
+	return prometheus.MustNewConstHistogram(d, uint64(h.Counts[len(bounds)]), h.Sum, buckets, labels...)
+}
+
 // Replica shows how far this process is with the control log.
 func (r *Registry) Replica(rep *stream.Replica) {
 	var (
 		version = desc("control_version", "Control-log offset this process matches by. Processes that differ for more than a second are behind.")
 		behind  = desc("control_behind_records", "Control records this process has yet to apply. More than 0 for a minute: look at Kafka.")
+		age     = desc("control_age_seconds", "How long this process has heard nothing of the control log, not even that there is nothing new; below 1 when all is well. More than 10: it is cut off from Kafka or the log is damaged, see its log. Withdrawals are not heard of; confirmed ones still hold, since Redis refuses alerts of older lists.")
 		bad     = desc("control_bad_records_total", "Control records that could not be read; what they were about is not matched. Any: see the log.")
 		entries = desc("matcher_entries", "Entries that reads are matched against.")
 	)
 	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
 		emit(gauge(version, float64(rep.Version())))
 		emit(gauge(behind, float64(rep.Behind())))
+		emit(gauge(age, rep.Age().Seconds()))
 		emit(counter(bad, rep.BadRecords()))
 		emit(gauge(entries, float64(rep.Matcher().Snapshot().Len())))
 	}))
@@ -77,11 +87,15 @@ func (r *Registry) Processor(p *stream.Processor) {
 		alerts  = desc("stream_alerts_total", "Alerts newly stored in a queue.")
 		dups    = desc("stream_duplicate_alerts_total", "Alerts that were in their queue already: repeats after a crash, or further reads of a passage.")
 		stale   = desc("stream_stale_alerts_total", "Alerts refused because a withdrawal was confirmed meanwhile, and matched again.")
-		dead    = desc("stream_dead_letters_total", "Records that are not reads, by reason; see the dead-letter topic.", "reason")
+		dead    = desc("stream_dead_letters_total", "Records that are not reads, by reason; see the dead-letter topic. Reason panic: reads that this program cannot handle, see stream_panics_total.", "reason")
+		panics  = desc("stream_panics_total", "Panics while a batch or a read was handled. Any: a fault of the program. Reads are not held up; the one at fault is in the dead-letter topic with reason panic. Report the place that the log tells, upgrade, then replay the time.")
+		foreign = desc("stream_unknown_sensor_reads_total", "Reads that hit, of sensors that the registry has not. They alert without a place, and not for lists limited to zones: register the sensor.")
 		skipped = desc("stream_skipped_reads_total", "Reads gone, by retention or loss, before they were matched. Any: raise the retention, add matchers, look at the brokers.")
 		retries = desc("stream_retries_total", "Failed calls to Redis, the hits topic or the dead-letter topic. Rising: alerts wait, look at those services.")
 		lag     = desc("stream_lag_records", "Records not yet fetched, by partition owned here.", "partition")
 		latency = desc("stream_latency_seconds", "From the gateway having a read to its alert in the queue.")
+		batch   = desc("stream_batch_reads", "Records handled at a time: few when idle, up to 4096 behind a backlog. Large for minutes: the matchers cannot keep up, see stream_stage_seconds for what takes the time.")
+		stage   = desc("stream_stage_seconds", "Time that each batch spends in a stage. wait: until a read comes, idle. fetch: reads that wait in Kafka; over 5 ms, look at the brokers. decode, match: over 1.4 ms for a full batch, look at the CPU. queues: over 3 ms, look at Redis. hits, dead, commit: look at Kafka.", "stage")
 	)
 	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
 		s := p.Stats()
@@ -93,6 +107,8 @@ func (r *Registry) Processor(p *stream.Processor) {
 		for reason, n := range s.Dead {
 			emit(counter(dead, n, string(reason)))
 		}
+		emit(counter(panics, s.Panics))
+		emit(counter(foreign, s.UnknownSensor))
 		emit(counter(skipped, s.Skipped))
 		emit(counter(retries, s.Retries))
 		for part, n := range s.Lag {
@@ -103,6 +119,10 @@ func (r *Registry) Processor(p *stream.Processor) {
 			buckets[le] = uint64(s.Latency[i])
 		}
 		emit(prometheus.MustNewConstHistogram(latency, uint64(s.Latency[len(stream.LatencyBuckets)]), s.LatencySum.Seconds(), buckets))
+		emit(histogram(batch, s.Batches, stream.BatchBuckets[:]))
+		for i, h := range s.Stages {
+			emit(histogram(stage, h, stream.StageBuckets[:], stream.StageNames[i]))
+		}
 	}))
 }
 
