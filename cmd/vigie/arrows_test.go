@@ -53,7 +53,7 @@ func TestArrows(t *testing.T) {
 		lib  string
 		pkgs []string
 	}{
-		{"github.com/segmentio/kafka-go", []string{"vigie/stream/kafka", "vigie/deploy/services"}},
+		{"github.com/segmentio/kafka-go", []string{"vigie/stream/kafka", "vigie/deploy/services", "vigie/bench/e2e/loop"}},
 		{"github.com/redis/go-redis/v9", []string{"vigie/stream/redisqueue"}},
 	}
 	imports, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "vigie/...").Output()

@@ -30,6 +30,11 @@ const leaveGrace = time.Second
 type SourceConfig struct {
 	// Group is the consumer group; its members share the partitions. Default DefaultGroup.
 	Group string
+	// Members, when not 0, fixes who reads what, without a membership of the group: of so many
+	// members the one with an Ordinal, from 0 on, reads the partitions whose number leaves that
+	// ordinal when divided by Members. Offsets are still those of Group.
+	Members int
+	Ordinal int
 	// MaxRecords and MaxBytes bound a batch, MaxBytes also what is asked of the broker at a
 	// time. Defaults 4096 and 1 MiB.
 	MaxRecords int
@@ -67,6 +72,7 @@ type SourceStats struct {
 	CommitErrors int64
 	Generations  int64 // times that partitions were assigned
 	GroupErrors  int64
+	Behind       int64            // commits left out because the group's offset was ahead already; see SourceConfig.Members
 	Partitions   []PartitionStats // those owned now, by ID
 }
 
@@ -78,7 +84,8 @@ type PartitionStats struct {
 	End       int64 // of the partition as last seen, -1 before that
 }
 
-// Source reads the reads topic as a member of a consumer group. It implements stream.Source.
+// Source reads the reads topic as a member of a consumer group, or the partitions that its
+// configuration fixes. It implements stream.Source.
 type Source struct {
 	c     *Cluster
 	cfg   SourceConfig
@@ -87,7 +94,7 @@ type Source struct {
 	running atomic.Bool
 	stats   struct {
 		records, bytes, fetches, fetchErrors, skipped, rewinds, markers, tooLarge, damaged,
-		commits, commitErrors, generations, groupErrors atomic.Int64
+		commits, commitErrors, generations, groupErrors, behind atomic.Int64
 	}
 	mu    sync.Mutex
 	owned map[*partition]struct{}
@@ -118,6 +125,10 @@ func def[T comparable](v *T, d T) {
 // check names the first field that cannot be.
 func (cfg *SourceConfig) check() error {
 	switch {
+	case cfg.Members < 0:
+		return fmt.Errorf("kafka: SourceConfig.Members %d: is negative", cfg.Members)
+	case cfg.Ordinal < 0 || cfg.Ordinal > max(cfg.Members-1, 0):
+		return fmt.Errorf("kafka: SourceConfig.Ordinal %d: must be from 0 to Members-1, of %d members", cfg.Ordinal, cfg.Members)
 	case cfg.MaxRecords < 1:
 		return fmt.Errorf("kafka: SourceConfig.MaxRecords %d: must be at least 1", cfg.MaxRecords)
 	case cfg.MaxBytes < 1 || cfg.MaxBytes > 64<<20:
@@ -137,8 +148,8 @@ func (cfg *SourceConfig) check() error {
 	return nil
 }
 
-// Run joins the group and calls consume for every partition that it is assigned, as
-// stream.Source says. It survives brokers that go away and come back, and returns an error
+// Run joins the group, unless SourceConfig.Members fixes its partitions, and calls consume for
+// every partition that it has, as stream.Source says. It survives brokers that go away and come back, and returns an error
 // only for what waiting cannot mend: no such topic, no permission, a wrong password, settings
 // that the brokers refuse. When ctx ends it leaves the group, so that others take over at
 // once, and returns within two seconds of the last consume even when no broker answers.
@@ -154,6 +165,9 @@ func (s *Source) Run(ctx context.Context, consume func(context.Context, stream.P
 	defer s.running.Store(false)
 	if err := s.waitTopic(ctx); err != nil || ctx.Err() != nil {
 		return err
+	}
+	if s.cfg.Members > 0 {
+		return s.runFixed(ctx, consume)
 	}
 	conns := newConns(s.c.conns.DialContext)
 	defer conns.cut()
@@ -226,8 +240,9 @@ func (s *Source) waitTopic(ctx context.Context) error {
 type groupRun struct {
 	s        *Source
 	consume  func(context.Context, stream.Partition) error
-	consumes sync.WaitGroup // calls of consume
-	commits  sync.WaitGroup // commits whose caller may have stopped waiting
+	consumes sync.WaitGroup          // calls of consume
+	commits  sync.WaitGroup          // commits whose caller may have stopped waiting
+	fail     context.CancelCauseFunc // ends a Run with fixed partitions
 }
 
 // generations starts the partitions of each generation until ctx ends.
@@ -282,7 +297,7 @@ func (s *Source) Stats() SourceStats {
 		Skipped: s.stats.skipped.Load(), Rewinds: s.stats.rewinds.Load(), Markers: s.stats.markers.Load(),
 		TooLarge: s.stats.tooLarge.Load(), Damaged: s.stats.damaged.Load(),
 		Commits: s.stats.commits.Load(), CommitErrors: s.stats.commitErrors.Load(),
-		Generations: s.stats.generations.Load(), GroupErrors: s.stats.groupErrors.Load(),
+		Generations: s.stats.generations.Load(), GroupErrors: s.stats.groupErrors.Load(), Behind: s.stats.behind.Load(),
 	}
 	s.mu.Lock()
 	for p := range s.owned {
@@ -295,11 +310,11 @@ func (s *Source) Stats() SourceStats {
 	return st
 }
 
-// partition is one partition in one generation. It implements stream.Partition.
+// partition is one partition while it is this process's. It implements stream.Partition.
 type partition struct {
 	*reader
 	s     *Source
-	gen   *kafkago.Generation
+	gen   *kafkago.Generation // nil outside of a group
 	group *groupRun
 	id    int
 
@@ -343,6 +358,9 @@ func (p *partition) run(ctx, ended context.Context) {
 		}
 	}()
 	for n := 0; ctx.Err() == nil && ended.Err() == nil; {
+		if p.gen == nil && !p.resume(ctx) {
+			return
+		}
 		p.seek(p.start)
 		p.handed, p.damage = false, 0
 		before := p.start
@@ -515,9 +533,9 @@ func (p *partition) reject(bad *badBatch) (r stream.Record, ok bool) {
 	return stream.Record{Offset: bad.offset, Value: head, TooLarge: tooLarge}, true
 }
 
-// Commit commits next for this generation of the group. When ctx ends first, the outcome is
-// unknown; committing again is safe. An offset below the last committed one is refused: the
-// reads between would come again at the next start.
+// Commit commits next for the group. When ctx ends first, the outcome is unknown; committing
+// again is safe. An offset below the last committed one is refused: the reads between would
+// come again at the next start.
 func (p *partition) Commit(ctx context.Context, next int64) error {
 	if p.lost.Load() {
 		return fmt.Errorf("kafka: commit %s/%d: %w", p.topic, p.id, ErrNotOwner)
@@ -525,21 +543,14 @@ func (p *partition) Commit(ctx context.Context, next int64) error {
 	if next < p.start {
 		return fmt.Errorf("kafka: commit %s/%d: offset %d is below the committed one, %d", p.topic, p.id, next, p.start)
 	}
-	done := make(chan error, 1)
-	p.group.commits.Add(1)
-	go func() {
-		defer p.group.commits.Done()
-		done <- p.gen.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: next}})
-	}()
-	var err error
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
+	commit := p.commitMember
+	if p.gen == nil {
+		commit = p.commitFixed
 	}
+	err := commit(ctx, next)
 	if err != nil {
 		p.s.stats.commitErrors.Add(1)
-		if memberLost(err) {
+		if p.gen != nil && memberLost(err) {
 			return fmt.Errorf("kafka: commit %s/%d: %w: %w", p.topic, p.id, ErrNotOwner, err)
 		}
 		return fmt.Errorf("kafka: commit %s/%d: %w", p.topic, p.id, err)
@@ -548,4 +559,20 @@ func (p *partition) Commit(ctx context.Context, next int64) error {
 	p.start = next
 	p.atCommitted.Store(next)
 	return nil
+}
+
+// commitMember commits next for this generation of the group.
+func (p *partition) commitMember(ctx context.Context, next int64) error {
+	done := make(chan error, 1)
+	p.group.commits.Add(1)
+	go func() {
+		defer p.group.commits.Done()
+		done <- p.gen.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: next}})
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

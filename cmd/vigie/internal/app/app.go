@@ -240,8 +240,12 @@ func (a *App) build(ctx context.Context) error {
 		}
 		a.start("alert queues", queues.Run)
 		reg.Failover(queues)
+		source := kafka.SourceConfig{Group: a.cfg.Kafka.Group}
+		if m := a.cfg.Matcher; m.Assignment == config.AssignFixed {
+			source.Members, source.Ordinal = m.Members, m.Ordinal
+		}
 		p, err := stream.New(stream.Config{
-			Source: a.kafka.Source(kafka.SourceConfig{Group: a.cfg.Kafka.Group}), Replica: a.replica,
+			Source: a.kafka.Source(source), Replica: a.replica,
 			Queues: queues, Journal: journal, Dead: a.kafka.DeadLetters(),
 			MaxAge: a.cfg.Matcher.MaxAge, CommitEvery: a.cfg.Matcher.CommitEvery, Log: a.log.Named("matcher"),
 		})

@@ -64,6 +64,8 @@ func TestRunAndStop(t *testing.T) {
 	metrics := get(t, a.URL()+"/metrics")
 	for _, name := range []string{
 		"vigie_control_version", "vigie_matcher_entries", "vigie_stream_reads_total", "vigie_stream_latency_seconds_bucket",
+		"vigie_control_age_seconds", "vigie_stream_panics_total", "vigie_stream_unknown_sensor_reads_total", "vigie_stream_batch_reads_bucket",
+		`vigie_stream_stage_seconds_bucket{stage="queues",le="0.003"}`, `vigie_stream_stage_seconds_sum{stage="match"}`,
 		"vigie_sensors_accepted_reads_total", "vigie_redisqueue_stored_alerts_total", "vigie_redisqueue_subscribers", "vigie_queues_failovers_total", "vigie_queues_blocked_seconds", "vigie_redisqueue_refusals_total", "vigie_http_requests_total", "go_goroutines",
 	} {
 		if !strings.Contains(metrics, "\n"+name) {

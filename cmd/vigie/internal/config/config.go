@@ -87,7 +87,16 @@ type Redis struct {
 type Matcher struct {
 	MaxAge      time.Duration `yaml:"max_age" help:"age of a read from which its alerts are late and ask for no stop"`
 	CommitEvery time.Duration `yaml:"commit_every" help:"how long finished reads stay uncommitted: what a crash repeats"`
+	Assignment  string        `yaml:"assignment" help:"who reads which partition: group, shared out among the matchers that run; fixed, by ordinal, for a StatefulSet"`
+	Members     int           `yaml:"members" help:"with fixed: how many matchers there are"`
+	Ordinal     int           `yaml:"ordinal" help:"with fixed: number of this matcher, 0 to members-1; it reads the partitions whose number leaves it when divided by members"`
 }
+
+// Values of Matcher.Assignment.
+const (
+	AssignGroup = "group"
+	AssignFixed = "fixed"
+)
 
 // Log is the process's own log, JSON lines on stderr.
 type Log struct {
@@ -104,7 +113,7 @@ func Default() Config {
 			Topics: Topics{ReadsPartitions: 8, Replication: 1, ReadsRetention: 72 * time.Hour, HitsRetention: 720 * time.Hour, AuditRetention: 3 * 365 * 24 * time.Hour},
 		},
 		Redis:   Redis{SeenTTL: 96 * time.Hour, Rewind: 30 * time.Second},
-		Matcher: Matcher{MaxAge: 10 * time.Minute, CommitEvery: 200 * time.Millisecond},
+		Matcher: Matcher{MaxAge: 10 * time.Minute, CommitEvery: 200 * time.Millisecond, Assignment: AssignGroup, Ordinal: -1},
 		Log:     Log{Level: "info"},
 	}
 }
@@ -206,6 +215,17 @@ func (c *Config) validate() (errs []error) {
 	}
 	if c.Matcher.CommitEvery <= 0 {
 		bad("matcher.commit_every", "is %v, must be more than 0", c.Matcher.CommitEvery)
+	}
+	switch m := c.Matcher; {
+	case m.Assignment == AssignGroup && m.Members != 0:
+		bad("matcher.members", "is %d, but matcher.assignment is group; say matcher.assignment: fixed, or leave members out", m.Members)
+	case m.Assignment == AssignGroup:
+	case m.Assignment != AssignFixed:
+		bad("matcher.assignment", "%q is neither group nor fixed", m.Assignment)
+	case m.Members < 1:
+		bad("matcher.members", "is %d; with matcher.assignment fixed say how many matchers there are", m.Members)
+	case m.Ordinal < 0 || m.Ordinal >= m.Members:
+		bad("matcher.ordinal", "is %d, must be from 0 to %d, matcher.members less one, and another one for each matcher (VIGIE_MATCHER_ORDINAL)", m.Ordinal, m.Members-1)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		bad("log.level", "%q is not a level; say debug, info, warn or error", c.Log.Level)

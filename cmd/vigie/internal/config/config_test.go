@@ -47,6 +47,12 @@ func TestErrorsNameThePlaceAndTheMend(t *testing.T) {
 		{"Sentinels without a name", "redis:\n  sentinels: [b:2]\n", nil, nil, []string{"redis.master"}},
 		{"a negative rewind", "redis:\n  rewind: -1s\n", nil, nil, []string{"redis.rewind"}},
 		{"replay would alert twice", "redis:\n  seen_ttl: 1h\n", nil, nil, []string{"redis.seen_ttl", "twice"}},
+		{"an unknown assignment", "matcher:\n  assignment: sticky\n", nil, nil, []string{"matcher.assignment", `"sticky"`, "fixed"}},
+		{"fixed, of how many", "matcher:\n  assignment: fixed\n", nil, nil, []string{"matcher.members", "how many"}},
+		{"fixed, which one", "matcher:\n  assignment: fixed\n  members: 4\n", nil, nil, []string{"matcher.ordinal", "0 to 3", "VIGIE_MATCHER_ORDINAL"}},
+		{"an ordinal too high", "matcher:\n  assignment: fixed\n  members: 4\n", []string{"VIGIE_MATCHER_ORDINAL=4"}, nil, []string{"matcher.ordinal", "0 to 3"}},
+		{"a pod name for an ordinal", "", []string{"VIGIE_MATCHER_ORDINAL=vigie-matcher-3"}, nil, []string{"VIGIE_MATCHER_ORDINAL", "whole number"}},
+		{"members of a group", "matcher:\n  members: 4\n", nil, nil, []string{"matcher.members", "fixed"}},
 		{"everything at once", "log:\n  level: loud\nmatcher:\n  max_age: 0s\n", nil, nil, []string{"log.level", "matcher.max_age"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -67,6 +73,16 @@ func TestErrorsNameThePlaceAndTheMend(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestFixedAssignment(t *testing.T) {
+	c, err := Load(file(t, "matcher:\n  assignment: fixed\n  members: 4\n"), []string{"VIGIE_MATCHER_ORDINAL=3"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := c.Matcher; m.Assignment != AssignFixed || m.Members != 4 || m.Ordinal != 3 {
+		t.Errorf("got %+v", m)
 	}
 }
 
