@@ -552,16 +552,14 @@ func plainDigits(s string, i int) (v int64, next int) {
 // plainShare reads 0. and one to six digits, the form of nearly all confidences, and
 // returns where it ends, 0 for any other number.
 func plainShare(s string, i int) (v float32, next int) {
-	if i+9 > len(s) || s[i] != '0' || s[i+1] != '.' {
+	if i+2 >= len(s) || s[i] != '0' || s[i+1] != '.' {
 		return 0, 0
 	}
-	i += 2
-	n, from := 0, i
-	for i < from+7 && s[i]-'0' <= 9 {
+	n, from := 0, i+2
+	for i = from; i < len(s) && s[i]-'0' <= 9; i++ {
 		n = n*10 + int(s[i]-'0')
-		i++
 	}
-	if i == from || i == from+7 || s[i]|0x20 == 'e' {
+	if i == from || i > from+6 || i == len(s) || s[i]|0x20 == 'e' {
 		return 0, 0
 	}
 	return float32(n) / tens[i-from], i
