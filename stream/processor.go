@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,10 @@ type Config struct {
 	// Late makes every alert late, whatever the age of its read: for reads that are
 	// read again.
 	Late bool
+	// MaxListAge is how long the replica may have heard nothing of the control log, not even
+	// that there is nothing new, before reads wait. 1 s when 0; a healthy Kafka
+	// answers four times a second.
+	MaxListAge time.Duration
 	// CommitEvery bounds how long finished records stay uncommitted, and so how
 	// many reads are read again after a crash. 200 ms when 0.
 	CommitEvery time.Duration
@@ -76,6 +81,9 @@ func New(cfg Config) (*Processor, error) {
 	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = 10 * time.Minute
+	}
+	if cfg.MaxListAge == 0 {
+		cfg.MaxListAge = time.Second
 	}
 	if cfg.CommitEvery == 0 {
 		cfg.CommitEvery = 200 * time.Millisecond
@@ -208,19 +216,35 @@ func (w *worker) process(ctx context.Context) error {
 	return err
 }
 
+// window is how many records are decoded before they are matched: so few that what was
+// decoded (250 bytes a read) is still in the cache then, and enough for MayHit.
+const window = 256
+
 // handle decodes records, matches them and stores what comes of them.
 func (w *worker) handle(ctx context.Context, records []Record) error {
-	w.decode(records)
-	w.lap(stageDecode)
-	snap := w.p.cfg.Replica.Matcher().Snapshot()
-	w.alerts = w.alerts[:0]
-	w.may = snap.MayHit(w.may[:0], w.keys)
-	for i := range w.reads {
-		if w.may[i/64]>>(i%64)&1 != 0 {
-			w.alerts = w.match(w.alerts, snap, &w.reads[i])
-		}
+	if err := w.awaitLists(ctx); err != nil {
+		return err
 	}
-	w.lap(stageMatch)
+	snap := w.p.cfg.Replica.Matcher().Snapshot()
+	w.alerts, w.dead, w.sentinels = w.alerts[:0], w.dead[:0], 0
+	var reads int64
+	var decoding, matching time.Duration
+	for some := range slices.Chunk(records, window) {
+		w.decode(some)
+		decoded := time.Now()
+		decoding += decoded.Sub(w.at)
+		w.may = snap.MayHit(w.may[:0], w.keys)
+		for i := range w.reads {
+			if w.may[i/64]>>(i%64)&1 != 0 {
+				w.alerts = w.match(w.alerts, snap, &w.reads[i])
+			}
+		}
+		w.at = time.Now()
+		matching += w.at.Sub(decoded)
+		reads += int64(len(w.reads))
+	}
+	w.p.stats.stage(stageDecode, decoding)
+	w.p.stats.stage(stageMatch, matching)
 	if len(w.dead) > 0 {
 		if err := w.bury(ctx, w.dead); err != nil {
 			return err
@@ -231,7 +255,7 @@ func (w *worker) handle(ctx context.Context, records []Record) error {
 			return err
 		}
 	}
-	w.p.stats.reads.Add(int64(len(w.reads)))
+	w.p.stats.reads.Add(reads)
 	w.p.stats.sentinels.Add(w.sentinels)
 	return nil
 }
@@ -256,9 +280,9 @@ func drain(ctx context.Context, d time.Duration) (context.Context, context.Cance
 	return late, func() { unhook(); cancel() }
 }
 
-// decode sorts the records into reads to match and dead letters.
+// decode sorts a window of records into reads to match, and adds to the dead letters.
 func (w *worker) decode(records []Record) {
-	w.reads, w.keys, w.dead, w.sentinels = w.reads[:0], w.keys[:0], w.dead[:0], 0
+	w.reads, w.keys = w.reads[:0], w.keys[:0]
 	for _, rec := range records {
 		n := len(w.reads)
 		if n < cap(w.reads) {
@@ -458,6 +482,28 @@ func (w *worker) rematch(ctx context.Context, stale []*alert.Alert, fence int64)
 		}
 	}
 	return again, nil
+}
+
+// awaitLists waits while the replica has heard nothing of the control log for longer than
+// Config.MaxListAge: a matcher that was cut off from Kafka must not match what has waited
+// there by lists that have waited too.
+func (w *worker) awaitLists(ctx context.Context) error {
+	p := w.p
+	for waited := time.Duration(0); p.cfg.Replica.Age() > p.cfg.MaxListAge; waited += p.cfg.MaxListAge / 100 {
+		if waited >= time.Second {
+			p.sampled.Error("reads wait: nothing was heard of the control log, and by old lists they could miss: look at Kafka",
+				zap.Int("partition", w.part.ID()), zap.Duration("age", p.cfg.Replica.Age()))
+		}
+		t := time.NewTimer(p.cfg.MaxListAge / 100)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+	w.lap(stageLists)
+	return nil
 }
 
 // awaitFence waits until the replica has reached a fence, and says so when that

@@ -63,8 +63,9 @@ func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
 
 // apply is called by one goroutine with records in offset order.
 func (r *Replica) apply(records []control.Record, next, end int64) error {
-	r.heard.Store(int64(time.Since(r.made)))
+	answered := time.Since(r.made)
 	if r.CaughtUp() && len(records) == 0 && next-1 == r.passed.Load() && end == r.end.Load() {
+		r.heard.Store(int64(answered))
 		return nil // the log has answered that there is nothing new
 	}
 	r.mu.Lock()
@@ -113,6 +114,7 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 		}
 		r.caughtUp.Store(true)
 	}
+	r.heard.Store(int64(answered)) // last: whoever trusts the lists because of it must see these
 	close(r.moved)
 	r.moved = make(chan struct{})
 	return nil

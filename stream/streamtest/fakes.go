@@ -357,6 +357,10 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 		}
 		select {
 		case <-grown:
+		case <-time.After(100 * time.Millisecond): // nothing new, and says so
+			if err := apply(nil, int64(next), int64(next)); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return nil
 		}
