@@ -45,7 +45,7 @@ func cpu() time.Duration {
 }
 
 // BenchmarkFetch is the whole cost of getting a read out of Kafka, on one partition with a
-// backlog: request, network, checksum, decoding. A batch holds 4096 records.
+// backlog: request, network, checksum, decoding. A batch holds 8192 records.
 func BenchmarkFetch(b *testing.B) {
 	for _, codec := range []struct {
 		name string

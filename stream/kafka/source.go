@@ -36,7 +36,7 @@ type SourceConfig struct {
 	Members int
 	Ordinal int
 	// MaxRecords and MaxBytes bound a batch, MaxBytes also what is asked of the broker at a
-	// time. Defaults 4096 and 1 MiB.
+	// time. Defaults 8192 and 1 MiB.
 	MaxRecords int
 	MaxBytes   int
 	// MaxWait is how long a Fetch waits for the first record. Default 250 ms.
@@ -103,7 +103,7 @@ type Source struct {
 // Source returns a Source of the reads topic. Nothing is read before Run.
 func (c *Cluster) Source(cfg SourceConfig) *Source {
 	def(&cfg.Group, DefaultGroup)
-	def(&cfg.MaxRecords, 4096)
+	def(&cfg.MaxRecords, 8192)
 	def(&cfg.MaxBytes, 1<<20)
 	def(&cfg.MaxWait, 250*time.Millisecond)
 	def(&cfg.MaxRecordBytes, sensors.MaxReadBytes)
