@@ -12,7 +12,7 @@ BASE        ?= main
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## build and run the main job on embedded Kafka and Redis: simulated sensors, live hits (Ctrl-C ends it)
@@ -39,6 +39,12 @@ quick: ## run the tests that need no service
 race: ## quick, with the race detector
 	go test -race ./...
 
+# The short form runs within make test. OUT=x.json also writes the table there and to x.md.
+.PHONY: chaos
+chaos: ## break a real installation in every way, 20 minutes; prints its seed (SEED=n repeats one, RUN=regex selects tests)
+	VIGIE_CHAOS=full VIGIE_CHAOS_SEED='$(SEED)' VIGIE_CHAOS_OUT='$(abspath $(OUT))' \
+		go run ./deploy/testenv -- go test -count=1 -v -timeout 40m -run '$(RUN)' ./stream/chaos
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, and go.mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'd:"; gofmt -l .; exit 1; }
@@ -61,6 +67,20 @@ bench: ## run the benchmarks (BENCH=regex, BENCHTIME=1s)
 .PHONY: budget
 budget: ## fail when the matcher breaks a budget: allocations, ratios, and unless CI is set the times themselves (6 GiB, under a minute)
 	go run ./bench/budget -full $(if $(CI),,-ns)
+
+E2E ?=
+
+.PHONY: bench-e2e
+bench-e2e: ## the whole job on a Kafka and a Redis of its own: CPU per read, reads per second, memory (E2E='-budget -repeat 3'; E2E=-h)
+	@go run ./bench/e2e throughput $(E2E)
+
+.PHONY: bench-latency
+bench-latency: ## likewise, how long until a patrol has the alert, at 20,000 and 3,500 reads per second
+	@go run ./bench/e2e latency $(E2E)
+
+.PHONY: bench-replay
+bench-replay: ## likewise, what a replay of 5 M old reads does to live ones
+	@go run ./bench/e2e replay $(E2E)
 
 .PHONY: bench-compare
 bench-compare: BENCHTIME = 300ms

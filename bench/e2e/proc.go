@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// userHZ is the unit of times in /proc on every architecture that Go runs on.
+const userHZ = 100
+
+// cpuTime is the processor time that a process has used so far, user and system.
+func cpuTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseStat(b)
+}
+
+// parseStat finds utime and stime in /proc/PID/stat, see proc(5). The name of the
+// program, second, may hold spaces and parentheses.
+func parseStat(b []byte) (time.Duration, error) {
+	_, rest, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte{' '})
+	f := strings.Fields(string(rest))
+	if !ok || len(f) < 13 {
+		return 0, errors.New("/proc/PID/stat is cut short")
+	}
+	user, err1 := strconv.ParseInt(f[11], 10, 64)
+	system, err2 := strconv.ParseInt(f[12], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, err
+	}
+	return time.Duration(user+system) * time.Second / userHZ, nil
+}
+
+// memory is what a process has in RAM, in MiB.
+type memory struct {
+	now  float64 // VmRSS
+	peak float64 // VmHWM, the most in its life
+}
+
+func memoryOf(pid int) (memory, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return memory{}, err
+	}
+	return parseStatus(b)
+}
+
+// parseStatus finds memory in /proc/PID/status.
+func parseStatus(b []byte) (m memory, err error) {
+	found := 0
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		var to *float64
+		switch name {
+		case "VmRSS":
+			to = &m.now
+		case "VmHWM":
+			to = &m.peak
+		default:
+			continue
+		}
+		kb, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+		if err != nil {
+			return memory{}, fmt.Errorf("%s: %w", name, err)
+		}
+		*to = kb / 1024
+		found++
+	}
+	if found != 2 {
+		return memory{}, errors.New("/proc/PID/status lacks VmRSS or VmHWM")
+	}
+	return m, nil
+}
+
+// watchMemory samples a process every 50 ms until the function that it returns is
+// called, which returns the most that the process had in RAM at once, in MiB.
+func watchMemory(ctx context.Context, pid int) func() float64 {
+	ctx, cancel := context.WithCancel(ctx)
+	most := make(chan float64, 1)
+	go func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		var top float64
+		for {
+			if m, err := memoryOf(pid); err == nil {
+				top = max(top, m.now)
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				most <- top
+				return
+			}
+		}
+	}()
+	return sync.OnceValue(func() float64 { cancel(); return <-most })
+}
