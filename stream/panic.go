@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"vigie/sensors"
 )
 
 // panicked is a panic while records were handled. It holds nothing of them: not the
@@ -17,21 +19,20 @@ type panicked struct {
 	stack string // functions and lines
 }
 
-// attempt is handle; of a panic it returns what may be told.
-func (w *worker) attempt(ctx context.Context, records []Record) (fault *panicked, err error) {
+// guard calls f; of a panic it returns what may be told.
+func guard(f func() error) (fault *panicked, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			w.p.stats.panics.Add(1)
 			fault = &panicked{kind: fmt.Sprintf("%T", v), stack: stack()}
 		}
 	}()
-	return nil, w.handle(ctx, records)
+	return nil, f()
 }
 
 // stack names the functions that lead to a panic, the innermost first.
 func stack() string {
 	pcs := make([]uintptr, 48)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)]) // without itself and attempt's deferred function
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)]) // without itself and guard's deferred function
 	var b strings.Builder
 	for more := true; more; {
 		var f runtime.Frame
@@ -41,31 +42,62 @@ func stack() string {
 	return b.String()
 }
 
+// tell counts a panic, and says where it happened.
+func (w *worker) tell(msg string, fault *panicked, offset int64, records int) {
+	w.p.stats.panics.Add(1)
+	w.p.sampled.Error(msg, zap.Int("partition", w.part.ID()), zap.Int64("offset", offset), zap.Int("records", records),
+		zap.String("type", fault.kind), zap.String("where", fault.stack))
+}
+
+const (
+	msgOneByOne = "a panic while reads were handled: they are handled one by one now. This is a fault of the program, report it"
+	msgGuilty   = "a record that makes the program panic goes to the dead letters, the others go on"
+)
+
 // oneByOne handles each record of a batch that has panicked alone. Those that panic again go to
 // the dead letters: a record that Vigie cannot handle must not keep those behind it
-// waiting, nor come again with every start. What the first attempt has stored is stored
-// again, which changes nothing.
+// waiting, nor come again with every start. A dead letter of the first attempt may be
+// sent again.
 func (w *worker) oneByOne(ctx context.Context, records []Record, fault *panicked) error {
-	tell := func(msg string, fault *panicked, offset int64, records int) {
-		w.p.sampled.Error(msg, zap.Int("partition", w.part.ID()), zap.Int64("offset", offset), zap.Int("records", records),
-			zap.String("type", fault.kind), zap.String("where", fault.stack))
-	}
-	tell("a panic while a batch of reads was handled: they are handled one by one now. This is a fault of the program, report it", fault, records[0].Offset, len(records))
+	w.tell(msgOneByOne, fault, records[0].Offset, len(records))
 	var letters []DeadLetter
 	for i := range records {
-		fault, err := w.attempt(ctx, records[i:i+1])
+		alerts, matched, sentinels := len(w.alerts), w.matched, w.sentinels
+		fault, err := guard(func() error { return w.handle(ctx, records[i:i+1]) })
 		if err != nil {
 			return err
 		}
 		if fault == nil {
 			continue
 		}
+		w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:alerts], w.offsets[:alerts], matched, sentinels
 		rec := &records[i]
-		tell("a record that makes the program panic goes to the dead letters, the others go on", fault, rec.Offset, 1)
+		w.tell(msgGuilty, fault, rec.Offset, 1)
 		letters = append(letters, DeadLetter{Partition: w.part.ID(), Offset: rec.Offset, Reason: ReasonPanic, Value: rec.Value})
 	}
-	if len(letters) == 0 {
-		return nil // it did not come again
+	return w.bury(ctx, letters)
+}
+
+// storeOneByOne is oneByOne for alerts whose storing has panicked. What the first attempt
+// has stored is stored again, which changes nothing. The records are gone by then: a
+// dead letter holds the read encoded anew.
+func (w *worker) storeOneByOne(ctx context.Context, fault *panicked) error {
+	w.tell(msgOneByOne, fault, w.offsets[0], len(w.alerts))
+	var letters []DeadLetter
+	for i, a := range w.alerts {
+		fault, err := guard(func() error { return w.publish(ctx, w.alerts[i:i+1]) })
+		if err != nil {
+			return err
+		}
+		if fault == nil {
+			continue
+		}
+		w.tell(msgGuilty, fault, w.offsets[i], 1)
+		value, err := sensors.AppendProto(nil, &a.Read)
+		if err != nil { // it was read from the topic
+			value = nil
+		}
+		letters = append(letters, DeadLetter{Partition: w.part.ID(), Offset: w.offsets[i], Reason: ReasonPanic, Value: value})
 	}
 	return w.bury(ctx, letters)
 }

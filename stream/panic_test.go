@@ -140,7 +140,7 @@ func TestPanics(t *testing.T) {
 					t.Errorf("the log has %q of the read:\n%s", secret, text)
 				}
 			}
-			for _, want := range []string{"stream.(*worker).handle", "processor.go:", `"offset":5`, `"type":"`} {
+			for _, want := range []string{"stream.(*worker).", "processor.go:", `"offset":5`, `"type":"`} {
 				if !strings.Contains(text, want) {
 					t.Errorf("the log does not say %q:\n%s", want, text)
 				}

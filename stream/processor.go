@@ -115,19 +115,25 @@ func (p *Processor) Run(ctx context.Context) error {
 
 // worker is the state of one partition's goroutine, reused from batch to batch.
 type worker struct {
-	p      *Processor
-	part   Partition
-	batch  Batch
-	reads  []read
-	keys   []plate.Key   // of the reads
-	may    []uint64      // see matcher.Snapshot.MayHit
-	hits   []matcher.Hit // of one read
-	alerts []*alert.Alert
+	p     *Processor
+	part  Partition
+	batch Batch
+	reads []read
+	keys  []plate.Key   // of the reads
+	may   []uint64      // see matcher.Snapshot.MayHit
+	hits  []matcher.Hit // of one read
+
+	// What has been matched and is not stored yet.
+	next      int64          // offset after it
+	alerts    []*alert.Alert // of it
+	offsets   []int64        // of the records that the alerts are of
+	matched   int64          // reads
+	sentinels int64
+	since     time.Time // when the first of the alerts was made
 
 	candidates []matcher.Candidate // of one read
 	charConf   []float32           // likewise
 	dead       []DeadLetter
-	sentinels  int64 // of the records in hand
 	lag        *atomic.Int64
 	at         time.Time // when the stage in hand began
 }
@@ -137,6 +143,7 @@ type read struct {
 	sensors.Read
 	key     plate.Key
 	country plate.Country
+	offset  int64
 }
 
 // consume processes one partition until ctx ends.
@@ -182,12 +189,17 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 		if err := w.process(finishing); err != nil {
 			break // told to stop in mid-batch: it is not committed and comes again
 		}
+		if !w.holds() {
+			if err := w.store(finishing); err != nil {
+				break
+			}
+		}
 		now := p.cfg.Clock()
-		if w.batch.Next > done {
+		if next := w.stored(); next > done {
 			if done == committed {
 				since = now
 			}
-			done = w.batch.Next
+			done = next
 		}
 		w.lag.Store(max(0, w.batch.HighWater-w.batch.Next))
 		if done != committed && now.Sub(since) >= p.cfg.CommitEvery {
@@ -196,38 +208,89 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 			}
 		}
 	}
+	if w.store(finishing) == nil {
+		done = max(done, w.stored())
+	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Drain)
 	defer cancel()
 	return commit(last)
 }
 
-// process returns once everything that came of the batch in hand is stored. Its only
-// error is that there was no time left.
+// process matches the batch in hand. Its only error is that there was no time left.
 func (w *worker) process(ctx context.Context) error {
-	records := w.batch.Records
-	if len(records) == 0 {
-		return nil
+	if records := w.batch.Records; len(records) > 0 {
+		w.p.stats.batches.add(int64(len(records)), float64(len(records)), BatchBuckets[:])
+		alerts, matched, sentinels := len(w.alerts), w.matched, w.sentinels
+		fault, err := guard(func() error { return w.handle(ctx, records) })
+		if fault != nil {
+			w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:alerts], w.offsets[:alerts], matched, sentinels
+			err = w.oneByOne(ctx, records, fault)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	w.p.stats.batches.add(int64(len(records)), float64(len(records)), BatchBuckets[:])
-	fault, err := w.attempt(ctx, records)
-	if fault != nil {
-		return w.oneByOne(ctx, records, fault)
+	w.next = max(w.next, w.batch.Next)
+	return nil
+}
+
+// Alerts of a partition that is behind are stored together: what a call of Redis and of
+// Kafka costs is then paid for many. They wait for so many at most, so long, and only
+// while more records than a batch has are known to wait.
+const (
+	holdAlerts = 256
+	holdFor    = 10 * time.Millisecond
+	holdBehind = 8192
+)
+
+// holds reports whether the alerts in hand may wait for more.
+func (w *worker) holds() bool {
+	return len(w.alerts) > 0 && len(w.alerts) < holdAlerts && w.batch.HighWater-w.batch.Next > holdBehind &&
+		time.Since(w.since) < holdFor
+}
+
+// stored is the offset below which everything is stored.
+func (w *worker) stored() int64 {
+	if len(w.alerts) > 0 {
+		return 0
 	}
-	return err
+	return w.next
+}
+
+// store returns once the alerts in hand are stored. Its only error is that there was no
+// time left.
+func (w *worker) store(ctx context.Context) error {
+	if len(w.alerts) > 0 {
+		w.at = time.Now()
+		fault, err := guard(func() error { return w.publish(ctx, w.alerts) })
+		if fault != nil {
+			err = w.storeOneByOne(ctx, fault)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	w.p.stats.reads.Add(w.matched)
+	w.p.stats.sentinels.Add(w.sentinels)
+	clear(w.alerts)
+	w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:0], w.offsets[:0], 0, 0
+	return nil
 }
 
 // window is how many records are decoded before they are matched: so few that what was
 // decoded (250 bytes a read) is still in the cache then, and enough for MayHit.
 const window = 256
 
-// handle decodes records, matches them and stores what comes of them.
+// handle decodes records and matches them, and adds the alerts to those in hand.
 func (w *worker) handle(ctx context.Context, records []Record) error {
 	if err := w.awaitLists(ctx); err != nil {
 		return err
 	}
 	snap := w.p.cfg.Replica.Matcher().Snapshot()
-	w.alerts, w.dead, w.sentinels = w.alerts[:0], w.dead[:0], 0
-	var reads int64
+	w.dead = w.dead[:0]
+	if len(w.alerts) == 0 {
+		w.since = time.Now()
+	}
 	var decoding, matching time.Duration
 	for some := range slices.Chunk(records, window) {
 		w.decode(some)
@@ -237,31 +300,25 @@ func (w *worker) handle(ctx context.Context, records []Record) error {
 		for i := range w.reads {
 			if w.may[i/64]>>(i%64)&1 != 0 {
 				w.alerts = w.match(w.alerts, snap, &w.reads[i])
+				for len(w.offsets) < len(w.alerts) {
+					w.offsets = append(w.offsets, w.reads[i].offset)
+				}
 			}
 		}
 		w.at = time.Now()
 		matching += w.at.Sub(decoded)
-		reads += int64(len(w.reads))
+		w.matched += int64(len(w.reads))
 	}
 	w.p.stats.stage(stageDecode, decoding)
 	w.p.stats.stage(stageMatch, matching)
-	if len(w.dead) > 0 {
-		if err := w.bury(ctx, w.dead); err != nil {
-			return err
-		}
-	}
-	if len(w.alerts) > 0 {
-		if err := w.publish(ctx); err != nil {
-			return err
-		}
-	}
-	w.p.stats.reads.Add(reads)
-	w.p.stats.sentinels.Add(w.sentinels)
-	return nil
+	return w.bury(ctx, w.dead)
 }
 
 // bury returns once the letters are on the dead-letter topic.
 func (w *worker) bury(ctx context.Context, letters []DeadLetter) error {
+	if len(letters) == 0 {
+		return nil
+	}
 	if err := w.p.retry(ctx, "dead letters", func() error { return w.p.cfg.Dead.Send(ctx, letters) }); err != nil {
 		return err
 	}
@@ -331,7 +388,7 @@ func (r *read) decode(rec Record, decode func([]byte, *sensors.Read) error) (rea
 	case err != nil:
 		return ReasonPlate, false
 	}
-	r.key, r.country = key, r.CountryCode()
+	r.key, r.country, r.offset = key, r.CountryCode(), rec.Offset
 	r.EnsureID()
 	return "", true
 }
@@ -391,12 +448,12 @@ func (p *Processor) generation() int64 {
 	return 0
 }
 
-// publish returns once every alert in hand is in its queue and on the hits
-// topic, or no longer wanted.
-func (w *worker) publish(ctx context.Context) error {
+// publish returns once every alert is in its queue and on the hits topic, or no longer
+// wanted.
+func (w *worker) publish(ctx context.Context, alerts []*alert.Alert) error {
 	for {
 		generation := w.p.generation()
-		if err := w.publishOnce(ctx); err != nil {
+		if err := w.publishOnce(ctx, alerts); err != nil {
 			return err
 		}
 		if w.p.generation() == generation {
@@ -407,8 +464,7 @@ func (w *worker) publish(ctx context.Context) error {
 	}
 }
 
-func (w *worker) publishOnce(ctx context.Context) error {
-	todo := w.alerts
+func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert) error {
 	var settled []*alert.Event
 	for len(todo) > 0 {
 		var answers []Published

@@ -32,7 +32,8 @@ type Replica struct {
 	caughtUp atomic.Bool
 	bad      atomic.Int64 // records that could not be read
 	made     time.Time
-	heard    atomic.Int64 // when the log was last heard of, nanoseconds after made
+	heard    atomic.Int64 // when what the log answered last was asked, at the earliest; nanoseconds after made
+	asked    int64        // likewise, of the answer that comes next; owned by Follow
 
 	onBad func(error)
 }
@@ -63,9 +64,9 @@ func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
 
 // apply is called by one goroutine with records in offset order.
 func (r *Replica) apply(records []control.Record, next, end int64) error {
-	answered := time.Since(r.made)
+	defer func() { r.asked = int64(time.Since(r.made)) }()
 	if r.CaughtUp() && len(records) == 0 && next-1 == r.passed.Load() && end == r.end.Load() {
-		r.heard.Store(int64(answered))
+		r.heard.Store(r.asked)
 		return nil // the log has answered that there is nothing new
 	}
 	r.mu.Lock()
@@ -114,7 +115,7 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 		}
 		r.caughtUp.Store(true)
 	}
-	r.heard.Store(int64(answered)) // last: whoever trusts the lists because of it must see these
+	r.heard.Store(r.asked) // last: whoever trusts the lists because of it must see these
 	close(r.moved)
 	r.moved = make(chan struct{})
 	return nil
@@ -159,8 +160,9 @@ func (r *Replica) Version() int64 { return r.version.Load() }
 // Behind is how many offsets the replica has yet to pass, as last seen.
 func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.passed.Load()) }
 
-// Age is how long the replica has heard nothing of the control log, not even that there is
-// nothing new. What was withdrawn in that time is still matched here.
+// Age is how old the lists may be: how long it is since the last answer of the control
+// log was asked for, which may have been on its way for long. What was changed in that
+// time may not be known here.
 func (r *Replica) Age() time.Duration { return time.Since(r.made) - time.Duration(r.heard.Load()) }
 
 // CaughtUp reports whether the replica has applied everything that the log held

@@ -138,7 +138,8 @@ type ControlLog interface {
 	// compaction removed are missing; apply gets next, the offset to be read
 	// next, also when no record was left to deliver. A log that may be cut off calls
 	// apply several times a second while it answers, without records when there are
-	// none: from the last call the replica knows how long it has heard nothing.
+	// none, and asks anew only when apply has returned: from that the replica knows how
+	// old its lists may be.
 	Follow(ctx context.Context, apply func(records []control.Record, next, end int64) error) error
 }
 

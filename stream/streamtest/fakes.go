@@ -344,6 +344,8 @@ func (l *ControlLog) Append(_ context.Context, records []control.Record) (int64,
 
 // Follow implements stream.ControlLog.
 func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Record, next, end int64) error) error {
+	idle := time.NewTicker(100 * time.Millisecond)
+	defer idle.Stop()
 	for next := -1; ; {
 		l.mu.Lock()
 		all, grown := l.records, l.grown
@@ -357,7 +359,7 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 		}
 		select {
 		case <-grown:
-		case <-time.After(100 * time.Millisecond): // nothing new, and says so
+		case <-idle.C: // nothing new, and says so
 			if err := apply(nil, int64(next), int64(next)); err != nil {
 				return err
 			}
