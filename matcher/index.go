@@ -94,10 +94,16 @@ type op struct {
 	remove bool
 }
 
+// shards are those of an index from one until before another.
+type shards struct{ from, to int }
+
+var allShards = shards{0, 1 << shardBits}
+
 // edit gathers, shard by shard and in order, what one Apply does to one index,
 // so that a shard is rebuilt once however many of its entries change. Putting
 // in what is there and taking out what is not change nothing.
 type edit struct {
+	only shards                // operations on others are passed over
 	ops  *[1 << shardBits][]op // nil when there are none
 	n    int                   // operations in all
 	room int                   // operations to make room for in a shard that is touched
@@ -113,6 +119,9 @@ func (ed *edit) remove(key uint64, e *watchlist.Packed) {
 }
 
 func (ed *edit) add(o op) {
+	if n := shardOf(o.h); n < ed.only.from || n >= ed.only.to {
+		return
+	}
 	ed.n++
 	if ed.ops == nil {
 		ed.ops = new([1 << shardBits][]op)

@@ -53,7 +53,7 @@ func TestIndexAgainstSlow(t *testing.T) {
 			edits := make([]*edit, 1+rng.IntN(3))
 			var ops, ticked int
 			for i := range edits {
-				edits[i] = new(edit)
+				edits[i] = &edit{only: allShards}
 				for range rng.IntN(60) {
 					k, e, remove := rng.Uint64N(keys), pool[rng.IntN(len(pool))], rng.IntN(2) == 0
 					if remove {
@@ -280,7 +280,7 @@ func BenchmarkMiss(b *testing.B) {
 
 // randomIndex holds n keys above those of any plate of seven characters.
 func randomIndex(rng *rand.Rand, n int) (*index, []plate.Key) {
-	var ed edit
+	ed := edit{only: allShards}
 	ed.expect(n)
 	keys := make([]plate.Key, n)
 	e := watchlist.Pack(new(watchlist.Entry))

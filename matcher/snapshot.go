@@ -95,20 +95,34 @@ func (m *Matcher) ApplyWithProgress(changes []control.Change, version int64, pro
 	m.cur.Store(&next)
 }
 
+// loadPasses is how often Load goes over its parts, each time for as many shards.
+const loadPasses = 8
+
 // Load is Apply, to a Matcher that knows nothing, of changes that only add, in parts: the
-// slice is the caller's again when the next is asked for. Ten million changes are 720 MB
-// in one piece, as much as the entries themselves.
+// slice is the caller's again when the next is asked for. It goes over all parts several
+// times. Ten million changes in one piece are 720 MB, and what they do to the indexes 270,
+// as much again as the entries themselves.
 func (m *Matcher) Load(parts iter.Seq[[]control.Change], version int64) {
 	next := *m.cur.Load()
 	next.version = version
-	var all []*edits
-	for changes := range parts {
-		next.applyListsAndSensors(changes)
-		all = append(all, next.allEdits(changes, nil)...)
-		next.applyPatterns(changes)
-		next.applyExemptions(changes)
+	var first []*edits
+	for pass := range loadPasses {
+		var all []*edits
+		only := shards{pass << shardBits / loadPasses, (pass + 1) << shardBits / loadPasses}
+		for changes := range parts {
+			if pass == 0 {
+				next.applyListsAndSensors(changes)
+				next.applyPatterns(changes)
+				next.applyExemptions(changes)
+			}
+			all = append(all, next.allEdits(changes, nil, only)...)
+		}
+		if pass == 0 {
+			first = all
+		}
+		next.applyIndexes(all, nil)
 	}
-	next.applyEdits(all, nil)
+	next.applyThresholds(first)
 	m.cur.Store(&next)
 }
 
@@ -116,6 +130,10 @@ func (m *Matcher) Load(parts iter.Seq[[]control.Change], version int64) {
 type edits struct {
 	exact, folded, near edit
 	counts              map[string]int // entries more, by list
+}
+
+func newEdits(only shards) *edits {
+	return &edits{exact: edit{only: only}, folded: edit{only: only}, near: edit{only: only}, counts: map[string]int{}}
 }
 
 // minChunk is the number of changes that are worth a goroutine.
@@ -128,24 +146,25 @@ func (s *Snapshot) apply(changes []control.Change, progress func(done, total int
 
 	// Then the entries of lists that change their tolerance, as they were
 	// before: the changes that follow see them where they now belong.
-	s.applyEdits(append(s.moved(before), s.allEdits(changes, before)...), progress)
+	all := append(s.moved(before), s.allEdits(changes, before, allShards)...)
+	s.applyIndexes(all, progress)
+	s.applyThresholds(all)
 	s.applyPatterns(changes)
 	s.applyExemptions(changes)
 }
 
-// allEdits is what changes do to the indexes, in their order.
-func (s *Snapshot) allEdits(changes []control.Change, before map[string]*listState) []*edits {
+// allEdits is what changes do to some shards of the indexes, in their order.
+func (s *Snapshot) allEdits(changes []control.Change, before map[string]*listState, only shards) []*edits {
 	all := make([]*edits, max(1, min(runtime.GOMAXPROCS(0), len(changes)/minChunk)))
 	parallel(len(all), func(i int) {
 		lo, hi := len(changes)*i/len(all), len(changes)*(i+1)/len(all)
-		all[i] = s.edits(changes[lo:hi], before)
+		all[i] = s.edits(changes[lo:hi], before, only)
 	})
 	return all
 }
 
-// applyEdits brings the indexes, and the thresholds that follow from their sizes, up to
-// date. It uses the edits up.
-func (s *Snapshot) applyEdits(all []*edits, progress func(done, total int)) {
+// applyIndexes brings the indexes up to date. It uses the edits up, but for their counts.
+func (s *Snapshot) applyIndexes(all []*edits, progress func(done, total int)) {
 	exact, folded, near := make([]*edit, len(all)), make([]*edit, len(all)), make([]*edit, len(all))
 	var total int
 	for i, ed := range all {
@@ -172,7 +191,6 @@ func (s *Snapshot) applyEdits(all []*edits, progress func(done, total int)) {
 		s.nNear += grown
 		s.near = withFront(x, s.nNear)
 	}
-	s.applyThresholds(all)
 }
 
 // moved is what each change of a tolerance does to the entries that are there.
@@ -182,7 +200,7 @@ func (s *Snapshot) moved(before map[string]*listState) (all []*edits) {
 		if was == nil || was.Tolerance == l.Tolerance || !inexact(was.Tolerance) && !inexact(l.Tolerance) {
 			continue
 		}
-		ed := new(edits)
+		ed := newEdits(allShards)
 		s.exact.each(func(e *watchlist.Packed) {
 			if e.List() == id {
 				ed.inexact(was.Tolerance, e, (*edit).remove)
@@ -209,8 +227,8 @@ func (ed *edits) inexact(t watchlist.Tolerance, e *watchlist.Packed, do func(*ed
 }
 
 // edits is what the changes of entries do, in their order.
-func (s *Snapshot) edits(changes []control.Change, before map[string]*listState) *edits {
-	ed := &edits{counts: map[string]int{}}
+func (s *Snapshot) edits(changes []control.Change, before map[string]*listState, only shards) *edits {
+	ed := newEdits(only)
 	ed.exact.expect(len(changes))
 	// What holds for the list of the last entry: nearly always the next one's.
 	var list string

@@ -133,7 +133,7 @@ type ControlLog interface {
 	// After a timeout the outcome is unknown; appending again is safe.
 	Append(ctx context.Context, records []control.Record) (last int64, err error)
 	// Follow calls apply with the records in offset order, from the first one
-	// on, until ctx ends. end is the end of the log as last seen: the replica
+	// on, until ctx ends; they are valid until apply returns. end is the end of the log as last seen: the replica
 	// has caught up when it has applied everything below it. Offsets that
 	// compaction removed are missing; apply gets next, the offset to be read
 	// next, also when no record was left to deliver. A log that may be cut off calls

@@ -16,9 +16,13 @@ const (
 	// followWait is how long the broker holds a fetch at the end of the log open; a record
 	// that is written meanwhile comes at once.
 	followWait = 250 * time.Millisecond
-	// followBytes is asked for at a time. Large steps make catching up cheap, because every
-	// step rebuilds the shards of the matcher that it touches.
+	// followBytes is asked for at a time. Large steps make a long import cheap, because every
+	// step rebuilds the shards of the matcher that it touches. The first catching up, after
+	// which the matcher is built once, does with less.
 	followBytes = 16 << 20
+	loadBytes   = 4 << 20
+	// followKeep is how many records of a step make its buffers too large to keep.
+	followKeep = 4096
 	// followBatch bounds one batch of the log, ours being at most writeBytes.
 	followBatch = 64 << 20
 	// tombstones is how long the log keeps withdrawals after compaction; see Topics.
@@ -77,15 +81,15 @@ func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last
 // Follow hands the records of the log to apply, from the first on and for ever; see
 // stream.ControlLog. It calls apply after every good answer of the broker, which takes followWait at
 // most, also when there are no records: the follower of an empty log learns that it is
-// caught up, and one that hears nothing that it is cut off. Keys
-// and values are the follower's to keep, the slice of records is not.
+// caught up, and one that hears nothing that it is cut off. Nothing
+// of the records is the follower's to keep.
 //
 // Brokers that are away are waited for. It returns nil when ctx ends, the error of apply,
 // ErrLogTruncated, ErrLogUnread, or an error that waiting cannot mend, such as a missing permission. A
 // damaged batch is never passed over, since it may hold a withdrawal: Follow logs it and tries
 // again, and the distance of next to end tells that the follower is behind.
 func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Record, next, end int64) error) error {
-	r := l.c.newReader(l.topic, 0, followWait, followBytes, followBatch, true)
+	r := l.c.newReader(l.topic, 0, followWait, loadBytes, followBatch, false)
 	r.compacted = true
 	defer func() {
 		if r.zstd != nil {
@@ -97,7 +101,10 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 	// By the wall clock: the monotonic one stands still while a machine is asleep.
 	read := time.Now().Round(0)
 	for ctx.Err() == nil {
-		err := r.poll(ctx)
+		var err error
+		if !r.pending() {
+			err = r.poll(ctx)
+		}
 		if now := time.Now().Round(0); err == nil {
 			if toldNext >= 0 && now.Sub(read) > l.gap {
 				return fmt.Errorf("kafka: %s: %w: last read at %s", l.topic, ErrLogUnread, read.UTC().Format(time.RFC3339))
@@ -119,6 +126,12 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 			}
 			toldNext, toldEnd = r.next, end
 			clear(records)
+			if r.next == end {
+				r.ask = followBytes
+				if cap(records) > followKeep {
+					records, r.fetch = nil, nil
+				}
+			}
 		}
 		switch {
 		case err == nil:

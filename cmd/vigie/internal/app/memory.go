@@ -14,20 +14,27 @@ import (
 // collections that are cheap.
 const gcHeadroom = 16 << 20
 
+// loadPercent is the GOGC while the lists are loaded: nearly all that is allocated stays.
+const loadPercent = 25
+
 // tendMemory gives back what loading the lists has taken, and from then on keeps the
 // heap within gcHeadroom of what lives, or a tenth of it. GOGC, where it is set, wins.
 func (a *App) tendMemory(ctx context.Context) error {
+	tune := os.Getenv("GOGC") == ""
+	if tune {
+		debug.SetGCPercent(loadPercent)
+	}
 	if err := a.replica.WaitCaughtUp(ctx); err != nil {
 		return nil // told to stop
 	}
 	debug.FreeOSMemory()
-	if os.Getenv("GOGC") != "" {
+	if !tune {
 		return nil
 	}
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
-	for percent := 100; ; {
+	for percent := loadPercent; ; {
 		metrics.Read(live)
 		if want := gcPercent(live[0].Value.Uint64()); want != percent {
 			percent = want
