@@ -124,7 +124,7 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 // everything is a state as changes to a matcher that knows nothing, in parts.
 func everything(state *control.State) iter.Seq[[]control.Change] {
 	return func(yield func([]control.Change) bool) {
-		const part = 1 << 16
+		const part = 1 << 15
 		changes, more := make([]control.Change, 0, part), true
 		put := func(c control.Change) {
 			if changes = append(changes, c); len(changes) == part {

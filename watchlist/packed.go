@@ -28,7 +28,7 @@ import (
 //	1   action, priority
 //	3   country
 //	5   key
-//	13  valid from and until: seconds in 4 bytes each, or milliseconds in 8
+//	13  valid from and until: seconds in 4 bytes each, milliseconds in 6, or in 8
 //	..  length of the rest, a uvarint
 //	    owner: list and its tag, a number in owners
 //	    version
@@ -42,7 +42,8 @@ import (
 type Packed struct{ flags uint8 }
 
 const (
-	packedSeconds = 1 << iota // validity in seconds
+	packedSeconds = 1 << iota // validity in seconds, 4 bytes
+	packedMillis              // in milliseconds, 6 bytes
 	packedID                  // the id is the base32 of 16 bytes
 	packedWritten             // the plate is a text
 	packedSpaces              // the separators are spaces, else hyphens
@@ -52,7 +53,8 @@ const (
 const (
 	packedHead  = 13 // bytes before the validity
 	packedShort = packedHead + 8
-	packedLong  = packedHead + 16
+	packedLong  = packedHead + 12
+	packedWide  = packedHead + 16
 )
 
 func (p *Packed) head() *[packedShort]byte { return (*[packedShort]byte)(unsafe.Pointer(p)) }
@@ -74,8 +76,13 @@ func (p *Packed) Validity() (from, until int64) {
 	if b[0]&packedSeconds != 0 {
 		return int64(binary.LittleEndian.Uint32(b[packedHead:])) * 1000, int64(binary.LittleEndian.Uint32(b[packedHead+4:])) * 1000
 	}
-	long := (*[packedLong]byte)(unsafe.Pointer(p))
-	return int64(binary.LittleEndian.Uint64(long[packedHead:])), int64(binary.LittleEndian.Uint64(long[packedHead+8:]))
+	if b[0]&packedMillis != 0 {
+		// Read with what lies before: the last 8 of these bytes end with the validity.
+		long := (*[packedLong]byte)(unsafe.Pointer(p))
+		return int64(binary.LittleEndian.Uint64(long[packedHead-2:]) >> 16), int64(binary.LittleEndian.Uint64(long[packedHead+4:]) >> 16)
+	}
+	wide := (*[packedWide]byte)(unsafe.Pointer(p))
+	return int64(binary.LittleEndian.Uint64(wide[packedHead:])), int64(binary.LittleEndian.Uint64(wide[packedHead+8:]))
 }
 
 // List is the id of the list.
@@ -91,9 +98,12 @@ func (p *Packed) owner() owner {
 
 // rest is what follows the fixed places.
 func (p *Packed) rest() []byte {
-	at := packedLong
-	if p.flags&packedSeconds != 0 {
+	at := packedWide
+	switch p.flags & (packedSeconds | packedMillis) {
+	case packedSeconds:
 		at = packedShort
+	case packedMillis:
+		at = packedLong
 	}
 	n := 0
 	for shift := 0; ; shift += 7 {
@@ -337,18 +347,24 @@ func Pack(e *Entry) *Packed { return new(Packer).Pack(e) }
 
 // Pack returns e packed. Nothing of e is kept.
 func (k *Packer) Pack(e *Entry) *Packed {
-	var b [packedLong]byte
+	var b [packedWide]byte
 	b[1], b[2] = uint8(e.Action), uint8(e.Priority)
 	binary.LittleEndian.PutUint16(b[3:], uint16(e.Country))
 	binary.LittleEndian.PutUint64(b[5:], uint64(e.Key))
-	n := packedLong
+	n := packedWide
 	from, until := e.ValidFrom.UnixMilli(), e.ValidUntil.UnixMilli()
-	if wholeSeconds(from) && wholeSeconds(until) {
+	switch {
+	case wholeSeconds(from) && wholeSeconds(until):
 		b[0] |= packedSeconds
 		binary.LittleEndian.PutUint32(b[packedHead:], uint32(from/1000))
 		binary.LittleEndian.PutUint32(b[packedHead+4:], uint32(until/1000))
 		n = packedShort
-	} else {
+	case uint64(from) < 1<<48 && uint64(until) < 1<<48:
+		b[0] |= packedMillis
+		binary.LittleEndian.PutUint64(b[packedHead:], uint64(from))
+		binary.LittleEndian.PutUint64(b[packedHead+6:], uint64(until))
+		n = packedLong
+	default:
 		binary.LittleEndian.PutUint64(b[packedHead:], uint64(from))
 		binary.LittleEndian.PutUint64(b[packedHead+8:], uint64(until))
 	}

@@ -177,7 +177,7 @@ func (f *fetch) readRecords(n int) {
 	usual := int(f.ask) + int(f.ask)/2
 	switch {
 	case cap(f.data) < keep:
-		f.data = make([]byte, 0, max(keep, min(2*cap(f.data), usual)))
+		f.data = make([]byte, 0, max(keep, min(cap(f.data)+cap(f.data)/8, usual)))
 	case cap(f.data) > 2*usual && keep <= usual:
 		f.data = make([]byte, 0, usual) // let go what a rare large batch has blown up
 	}

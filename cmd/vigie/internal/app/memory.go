@@ -12,38 +12,32 @@ import (
 // the lists, which live for months and hold few pointers: letting it grow by as much as
 // there is, as the runtime does by itself, would double the memory of a process for
 // collections that are cheap.
-const gcHeadroom = 16 << 20
+const gcHeadroom = 10 << 20
 
-// loadPercent is the GOGC while the lists are loaded: nearly all that is allocated stays.
-const loadPercent = 25
-
-// tendMemory gives back what loading the lists has taken, and from then on keeps the
-// heap within gcHeadroom of what lives, or a tenth of it. GOGC, where it is set, wins.
+// tendMemory keeps the heap within gcHeadroom of what lives, or a tenth of it, and gives
+// back what loading the lists has taken. GOGC, where it is set, wins.
 func (a *App) tendMemory(ctx context.Context) error {
-	tune := os.Getenv("GOGC") == ""
-	if tune {
-		debug.SetGCPercent(loadPercent)
-	}
-	if err := a.replica.WaitCaughtUp(ctx); err != nil {
-		return nil // told to stop
-	}
-	debug.FreeOSMemory()
-	if !tune {
-		return nil
-	}
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	for percent := loadPercent; ; {
+	percent, live := 100, []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	tune := func() {
 		metrics.Read(live)
-		if want := gcPercent(live[0].Value.Uint64()); want != percent {
+		if want := gcPercent(live[0].Value.Uint64()); want != percent && os.Getenv("GOGC") == "" {
 			percent = want
 			debug.SetGCPercent(percent)
 		}
+	}
+	every, caughtUp := 50*time.Millisecond, false
+	for {
+		tune()
+		t := time.NewTimer(every)
 		select {
-		case <-tick.C:
+		case <-t.C:
 		case <-ctx.Done():
+			t.Stop()
 			return nil
+		}
+		if !caughtUp && a.replica.CaughtUp() {
+			every, caughtUp = time.Minute, true
+			debug.FreeOSMemory()
 		}
 	}
 }
