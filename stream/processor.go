@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,9 @@ type Processor struct {
 	stats   stats
 
 	decode func([]byte, *sensors.Read) error // sensors.DecodeView, unless a test breaks it
+
+	life context.Context // of Run; ends Config.Drain after it is told to stop
+	owed sync.WaitGroup  // see owe
 }
 
 // New returns a Processor, or says which part is missing.
@@ -107,10 +111,25 @@ func (p *Processor) Run(ctx context.Context) error {
 	if err := p.cfg.Replica.WaitCaughtUp(ctx); err != nil {
 		return nil // told to stop before it could start
 	}
+	life, stop := drain(ctx, p.cfg.Drain)
+	defer stop()
+	p.life = life
 	if err := p.cfg.Source.Run(ctx, p.consume); err != nil {
+		stop()
+		p.owed.Wait()
 		return fmt.Errorf("stream: %w", err)
 	}
+	p.owed.Wait()
 	return nil
+}
+
+// owe appends hits whose alerts the queues have, after the worker had to give up on them:
+// an append needs no partition. The reads come again, but by newer lists they may hit
+// nothing, and an alert that a patrol has seen would be on no record.
+func (p *Processor) owe(settled []*alert.Event) {
+	p.owed.Go(func() {
+		_ = p.retry(p.life, "hits topic", func() error { return p.cfg.Journal.Append(p.life, settled) }) // its error: told to stop
+	})
 }
 
 // worker is the state of one partition's goroutine, reused from batch to batch.
@@ -168,6 +187,7 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 		committed = done
 		return nil
 	}
+	inTime := true
 	for ctx.Err() == nil {
 		stage := stageFetch
 		if w.batch.Next >= w.batch.HighWater {
@@ -186,13 +206,13 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 			p.cfg.Log.Error("reads were gone before they were matched, by retention or because a broker lost them: raise the retention of the reads topic or add matchers",
 				zap.Int("partition", part.ID()), zap.Int64("reads", w.batch.Skipped))
 		}
-		if err := w.process(finishing); err != nil {
-			break // told to stop in mid-batch: it is not committed and comes again
+		err := w.process(finishing)
+		if err == nil && !w.holds() {
+			err = w.store(finishing)
 		}
-		if !w.holds() {
-			if err := w.store(finishing); err != nil {
-				break
-			}
+		if err != nil { // no time was left: it is not committed and comes again
+			inTime = false
+			break
 		}
 		now := p.cfg.Clock()
 		if next := w.stored(); next > done {
@@ -208,7 +228,7 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 			}
 		}
 	}
-	if w.store(finishing) == nil {
+	if inTime && w.store(finishing) == nil {
 		done = max(done, w.stored())
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Drain)
@@ -503,6 +523,7 @@ func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert) error {
 		return nil
 	}
 	if err := w.p.retry(ctx, "hits topic", func() error { return w.p.cfg.Journal.Append(ctx, settled) }); err != nil {
+		w.p.owe(settled)
 		return err
 	}
 	w.lap(stageHits)

@@ -304,6 +304,57 @@ func TestCrashBetweenStoreAndCommit(t *testing.T) {
 	}
 }
 
+// leaving takes the partitions away when told to, as a rebalance does, and gives them back.
+type leaving struct {
+	stream.Source
+	leave, back chan struct{}
+}
+
+func (s leaving) Run(ctx context.Context, consume func(context.Context, stream.Partition) error) error {
+	owned, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		<-s.leave
+		cancel()
+	}()
+	if err := s.Source.Run(owned, consume); err != nil || ctx.Err() != nil {
+		return err
+	}
+	<-s.back
+	return s.Source.Run(ctx, consume)
+}
+
+// TestHitsAreOwed: an alert that is in its queue gets onto the hits topic although the
+// partition was lost in between, and its entry withdrawn before the read came again.
+func TestHitsAreOwed(t *testing.T) {
+	h := newHouse(t)
+	h.list("stolen", watchlist.ToleranceExact)
+	e := h.entry("stolen", "AB-123-CD")
+	var down atomic.Bool
+	down.Store(true)
+	h.journal.Fail = func() error {
+		if down.Load() {
+			return errors.New("away")
+		}
+		return nil
+	}
+	s := leaving{h.reads.Source(100), make(chan struct{}), make(chan struct{})}
+	h.process(func(c *stream.Config) { c.Source, c.Drain = s, 10*time.Millisecond })
+	h.produce(0, read("r1", "AB-123-CD"))
+	until(t, "the queue has it", func() bool { return len(h.queues.In(watchlist.DefaultQueue)) == 1 })
+	close(s.leave)
+	if _, err := h.desk.WithdrawEntry(t.Context(), "op", "stolen", e.ID, "found"); err != nil {
+		t.Fatal(err)
+	}
+	close(s.back)
+	h.committed(1, 0) // it came again, and hits nothing now
+	if n := len(h.journal.Events()); n != 0 {
+		t.Fatalf("%d events while the hits topic is away", n)
+	}
+	down.Store(false)
+	until(t, "the hits topic has it", func() bool { return len(h.journal.Events()) == 1 })
+}
+
 // eager commits every batch before it is processed: the defence switched off.
 type eager struct{ stream.Source }
 
