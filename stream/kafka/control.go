@@ -33,12 +33,20 @@ const (
 type ControlLog struct {
 	c     *Cluster
 	topic string
+	out   *producer
 	gap   time.Duration // longest time between two looks at the log
 }
 
 // ControlLog returns the control log.
 func (c *Cluster) ControlLog() *ControlLog {
-	return &ControlLog{c: c, topic: c.topic(topicControl), gap: tombstones / 2}
+	topic := c.topic(topicControl)
+	out := c.producer(topic)
+	// Of two records of a key the later counts, so that a repeat which comes late (a network
+	// that was cut delivers what it has kept) would bring back what was withdrawn meanwhile.
+	// A try is given up for time as late as possible; that a leader has lost its place, after
+	// which nothing of it comes late, is noticed as soon as elsewhere.
+	out.first = c.timeout / 2
+	return &ControlLog{c: c, topic: topic, out: out, gap: tombstones / 2}
 }
 
 // Append writes the records in one batch, so that every follower sees all of them or none, and
@@ -69,7 +77,7 @@ func (l *ControlLog) Append(ctx context.Context, records []control.Record) (last
 	}
 	for len(ms) > 0 {
 		n := take(ms)
-		base, err := l.c.produce(ctx, l.topic, 0, ms[:n])
+		base, _, err := l.out.produce(ctx, 0, ms[:n])
 		if err != nil {
 			return -1, fmt.Errorf("kafka: append to the control log: %w", err)
 		}

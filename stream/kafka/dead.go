@@ -38,12 +38,12 @@ const (
 type DeadLetters struct {
 	c    *Cluster
 	from string
-	to   string
+	out  *producer
 }
 
 // DeadLetters returns the dead topic, for records of the reads topic.
 func (c *Cluster) DeadLetters() *DeadLetters {
-	return &DeadLetters{c: c, from: c.topic(topicReads), to: c.topic(topicDead)}
+	return &DeadLetters{c: c, from: c.topic(topicReads), out: c.producer(c.topic(topicDead))}
 }
 
 // Send returns once all in-sync replicas have every letter. Key and headers of each record are
@@ -60,7 +60,7 @@ func (d *DeadLetters) Send(ctx context.Context, letters []stream.DeadLetter) err
 	for i := range letters {
 		ms[i] = d.message(&letters[i], originals[i], now)
 	}
-	if err := d.c.produceKeyed(ctx, d.to, ms); err != nil {
+	if err := d.out.keyed(ctx, ms); err != nil {
 		return fmt.Errorf("kafka: send %d dead letters: %w", len(letters), err)
 	}
 	return nil

@@ -23,11 +23,15 @@ const (
 type Journal struct {
 	c       *Cluster
 	topic   string
+	out     *producer
 	skipped atomic.Int64
 }
 
 // Journal returns the hits topic.
-func (c *Cluster) Journal() *Journal { return &Journal{c: c, topic: c.topic(topicHits)} }
+func (c *Cluster) Journal() *Journal {
+	topic := c.topic(topicHits)
+	return &Journal{c: c, topic: topic, out: c.producer(topic)}
+}
 
 // Append returns once all in-sync replicas have every event. It writes none when one of them
 // cannot be encoded. After another error the outcome of each is unknown and appending them
@@ -47,7 +51,7 @@ func (j *Journal) Append(ctx context.Context, events []*alert.Event) error {
 			return fmt.Errorf("kafka: append event %d of %d: %w: %d bytes of %d", i+1, len(events), ErrTooLarge, n, writeBytes)
 		}
 	}
-	if err := j.c.produceKeyed(ctx, j.topic, ms); err != nil {
+	if err := j.out.keyed(ctx, ms); err != nil {
 		return fmt.Errorf("kafka: append %d events: %w", len(events), err)
 	}
 	return nil

@@ -22,6 +22,7 @@ const readsPace = 2 * time.Millisecond
 type Reads struct {
 	c     *Cluster
 	topic string
+	out   *producer
 
 	stats struct{ reads, requests, failed atomic.Int64 }
 	mu    sync.Mutex
@@ -42,7 +43,8 @@ func (r *Reads) Stats() ReadsStats {
 
 // Reads returns a writer of the reads topic. One per process is best.
 func (c *Cluster) Reads() *Reads {
-	return &Reads{c: c, topic: c.topic(topicReads), lanes: make(map[int]*lane)}
+	topic := c.topic(topicReads)
+	return &Reads{c: c, topic: topic, out: c.producer(topic), lanes: make(map[int]*lane)}
 }
 
 // Publish returns nil once all in-sync replicas have every read. It fails before writing any
@@ -178,20 +180,26 @@ func (l *lane) send() {
 				}
 				ms = append(ms, queue[n].message)
 			}
+			count := len(ms)
 			var err error
 			switch {
 			case failed != nil:
 				err = failed
 			case len(ms) > 0:
 				l.r.stats.requests.Add(1)
-				if err = c.produceSplit(context.Background(), l.r.topic, l.partition, ms); err != nil && transient(err) {
+				var tries int
+				tries, err = l.r.out.split(context.Background(), l.partition, ms)
+				if err != nil && transient(err) {
 					failed = err
+				}
+				if err != nil || tries > 1 {
+					ms = nil // a try that was given up may read it still
 				}
 			}
 			if err != nil {
 				l.r.stats.failed.Add(int64(n))
 			} else {
-				l.r.stats.reads.Add(int64(len(ms)))
+				l.r.stats.reads.Add(int64(count))
 			}
 			for i := range queue[:n] {
 				queue[i].call.answer(err)
