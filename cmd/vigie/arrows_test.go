@@ -32,8 +32,9 @@ func TestArrows(t *testing.T) {
 		{"vigie/stream/alert", `vigie/(watchlist|sensors|stream/alert)(/.*)?`},
 		{"vigie/stream", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?`},
 		{"vigie/stream/ledger", `vigie/(watchlist|sensors|stream/alert)(/.*)?`},
-		{"vigie/stream/kafka", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?|vigie/stream`},
-		{"vigie/stream/redisqueue", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?|vigie/stream`},
+		{"vigie/stream/kafka", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?|vigie/stream|vigie/stream/redial`},
+		{"vigie/stream/redisqueue", `vigie/(watchlist|sensors|matcher|stream/alert)(/.*)?|vigie/stream|vigie/stream/redial`},
+		{"vigie/stream/redial", `-`},
 		{"vigie/stream/embedded", `-`},
 	}
 	for _, m := range may {

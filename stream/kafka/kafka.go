@@ -31,6 +31,7 @@ import (
 
 	"vigie/sensors"
 	"vigie/stream"
+	"vigie/stream/redial"
 )
 
 var (
@@ -92,6 +93,7 @@ type Cluster struct {
 	log       *zap.Logger
 	sampled   *zap.Logger // for what can repeat itself: at most three of a kind in ten seconds
 	conns     *conns
+	redial    *redial.Dialer
 	dialer    *kafkago.Dialer
 	transport *kafkago.Transport
 	client    *kafkago.Client
@@ -115,6 +117,10 @@ const (
 // metadataTTL bounds how long a change of leader stays unnoticed; kafka-go refreshes the
 // layout at random intervals below it.
 const metadataTTL = 2 * time.Second
+
+// connectTimeout bounds connecting, which kafka-go does also to look for a new leader: at the
+// very broker that has stopped, as like as not.
+const connectTimeout = 2 * time.Second
 
 var topicPrefix = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
 
@@ -167,15 +173,16 @@ func Open(cfg Config) (*Cluster, error) {
 		sampled: cfg.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(core, 10*time.Second, 3, 0)
 		})),
-		conns:  newConns(cfg.dial),
+		redial: redial.New(cfg.dial),
 		tls:    cfg.TLS,
 		sasl:   mechanism,
 		closed: make(chan struct{}),
 	}
+	c.conns = newConns(c.redial.DialContext)
 	c.dialer = c.newDialer(c.conns)
 	c.transport = &kafkago.Transport{
 		Dial:        c.conns.DialContext,
-		DialTimeout: c.timeout,
+		DialTimeout: min(c.timeout, connectTimeout),
 		IdleTimeout: time.Minute,
 		MetadataTTL: metadataTTL,
 		// Without this list kafka-go asks for every topic of the cluster, each second or so.

@@ -18,6 +18,11 @@ const (
 	holePause  = 20 * time.Millisecond
 
 	leastAsk = 64 << 10 // see reader.adapt
+
+	// fetchTimeout bounds the first try of a fetch, beside its wait; each further one may take
+	// twice as long, up to Config.Timeout. It is what a leader that has stopped costs
+	// before the next one is looked for.
+	fetchTimeout = 3 * time.Second
 )
 
 // errHole says that a fetch below the end came back empty.
@@ -109,7 +114,7 @@ func (r *reader) fetchOnce(ctx context.Context) error {
 	if r.end < 0 {
 		f.wait = 0 // where the partition ends is news in itself
 	}
-	deadline, cancel := context.WithTimeout(ctx, r.wait+r.c.timeout)
+	deadline, cancel := context.WithTimeout(ctx, r.wait+min(r.c.timeout, fetchTimeout<<min(r.failures, 4)))
 	defer cancel()
 	// Until the answer is here f belongs to the connection, which may outlive this call.
 	r.fetch = nil

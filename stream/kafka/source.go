@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -174,7 +175,7 @@ func (s *Source) Run(ctx context.Context, consume func(context.Context, stream.P
 	group, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
 		ID:                    s.cfg.Group,
 		Brokers:               s.c.brokers,
-		Dialer:                s.c.newDialer(conns),
+		Dialer:                s.groupDialer(conns),
 		Topics:                []string{s.topic},
 		HeartbeatInterval:     s.cfg.HeartbeatInterval,
 		SessionTimeout:        s.cfg.SessionTimeout,
@@ -182,7 +183,7 @@ func (s *Source) Run(ctx context.Context, consume func(context.Context, stream.P
 		JoinGroupBackoff:      250 * time.Millisecond,
 		StartOffset:           kafkago.FirstOffset,
 		WatchPartitionChanges: true,
-		Timeout:               min(s.c.timeout, s.cfg.SessionTimeout/2),
+		Timeout:               min(s.c.timeout, s.cfg.SessionTimeout/3),
 		ErrorLogger: kafkago.LoggerFunc(func(format string, args ...any) {
 			s.c.sampled.Warn("kafka: consumer group", zap.String("group", s.cfg.Group), zap.String("detail", fmt.Sprintf(format, args...)))
 		}),
@@ -212,6 +213,27 @@ func (s *Source) Run(ctx context.Context, consume func(context.Context, stream.P
 	run.commits.Wait()
 	return err
 }
+
+// groupDialer is a Dialer for the group, which passes over a broker that has just let somebody
+// wait in vain, while there are others: kafka-go asks the first broker that accepts a connection
+// for the coordinator, and one that is stopped (SIGSTOP) does accept. Without this a group
+// whose coordinator was stopped stood still until it woke.
+func (s *Source) groupDialer(conns *conns) *kafkago.Dialer {
+	d := s.c.newDialer(conns)
+	d.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		other := func(broker string) bool { return broker != addr && !s.c.redial.Silent(broker, silence) }
+		if s.c.redial.Silent(addr, silence) && slices.ContainsFunc(s.c.brokers, other) {
+			return nil, errSilent
+		}
+		return conns.DialContext(ctx, network, addr)
+	}
+	return d
+}
+
+// silence is how long a broker that has not answered is passed over.
+const silence = 5 * time.Second
+
+var errSilent = errors.New("this broker has not answered a moment ago: another is asked")
 
 // waitTopic returns once the reads topic exists. kafka-go's group code would have it made by
 // the broker, with the broker's defaults: one partition and a retention that nobody chose.

@@ -34,6 +34,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ import (
 
 	"vigie/stream"
 	"vigie/stream/alert"
+	"vigie/stream/redial"
 )
 
 // MaxRetention is the longest that hits may be kept: one month, French Code de la
@@ -78,6 +80,8 @@ type Config struct {
 
 	Log   *zap.Logger  // silent when nil
 	Clock stream.Clock // time.Now when nil
+
+	dial redial.Func // shared by all clients of a Queues; tests go without its limit
 }
 
 // Queues are the alert queues. Its methods may be called from several goroutines.
@@ -150,12 +154,36 @@ func Open(cfg Config) (*Queues, error) {
 	case cfg.SeenTTL < time.Millisecond:
 		return nil, fmt.Errorf("redisqueue: Config.SeenTTL is %v, want a millisecond or more", cfg.SeenTTL)
 	}
+	if cfg.dial == nil {
+		cfg.dial = redial.New(connect.DialContext).DialContext
+	}
 	q := &Queues{cfg: cfg, keys: keys(cfg.Prefix)}
 	q.rdb = cfg.client(0, func(context.Context, *redis.Conn) error {
 		q.connects.Add(1)
 		return nil
 	})
 	return q, nil
+}
+
+// connect is what go-redis dials with by itself.
+var connect = net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Minute}
+
+// connection opens a connection for a client.
+func (cfg *Config) connection(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := cfg.dial(ctx, network, addr)
+	if err != nil || cfg.TLS == nil {
+		return c, err
+	}
+	settings := cfg.TLS.Clone()
+	if settings.ServerName == "" {
+		settings.ServerName, _, _ = net.SplitHostPort(addr) // an address it could dial
+	}
+	secure := tls.Client(c, settings)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = c.Close() // the error that counts is the other
+		return nil, err
+	}
+	return secure, nil
 }
 
 // client opens a client of its own. A pool of 0 is the default of go-redis, 10
@@ -169,6 +197,7 @@ func (cfg *Config) client(pool int, onConnect func(context.Context, *redis.Conn)
 		Addrs: addrs, MasterName: cfg.Master, IsClusterMode: len(cfg.Addrs) > 0 && cfg.Master == "",
 		Username: cfg.Username, Password: cfg.Password, TLSConfig: cfg.TLS, DB: cfg.DB,
 		ClientName:  "vigie",
+		Dialer:      cfg.connection,
 		OnConnect:   onConnect,
 		PoolSize:    pool,
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout,

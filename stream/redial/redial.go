@@ -1,0 +1,154 @@
+// Package redial keeps a process from storming a service that does not work. Clients with
+// many connections dial them all anew when a service resets or refuses them, fifty times
+// within a second, and again, which is what a server that has just come back can least
+// bear. But a process that starts needs many connections at once, so dials are slowed down
+// only while they lead nowhere.
+package redial
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// pace is the least time between two dials while they lead nowhere: with burst,
+	// six within a second.
+	pace  = 250 * time.Millisecond
+	burst = 2
+)
+
+// Func is net.Dialer.DialContext, or what stands in its place.
+type Func func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Dialer dials one service, on behalf of all its clients in the process. It slows down
+// once a dial has failed, a connection was ended by the service, or one has ended from which
+// no byte was ever read, and is free again with the first byte that comes.
+type Dialer struct {
+	dial Func
+
+	failing atomic.Bool // dials lead nowhere
+
+	mu     sync.Mutex
+	next   time.Time            // when the next dial may be made while failing
+	silent map[string]time.Time // addresses, and when one has let somebody wait in vain
+}
+
+// New returns a Dialer that dials with dial.
+func New(dial Func) *Dialer { return &Dialer{dial: dial, silent: make(map[string]time.Time)} }
+
+// DialContext is Func.
+func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	for {
+		rest := d.turn()
+		if rest <= 0 {
+			break
+		}
+		t := time.NewTimer(rest)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, ctx.Err()
+		}
+	}
+	c, err := d.dial(ctx, network, addr)
+	if err != nil {
+		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			d.failing.Store(true)
+		}
+		return nil, err
+	}
+	wrapped := &conn{Conn: c, d: d, addr: addr}
+	if sys, ok := c.(syscall.Conn); ok {
+		return sysConn{wrapped, sys}, nil
+	}
+	return wrapped, nil
+}
+
+// turn returns how long to wait before asking again, 0 for dialing now.
+func (d *Dialer) turn() time.Duration {
+	if !d.failing.Load() {
+		return 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	if d.next.Before(now.Add(-burst * pace)) {
+		d.next = now.Add(-burst * pace)
+	}
+	if d.next = d.next.Add(pace); !d.next.After(now) {
+		return 0
+	}
+	rest := d.next.Sub(now)
+	d.next = d.next.Add(-pace)                              // nobody is promised a turn: those who give up would leave gaps
+	return rest + time.Duration(rand.Int64N(int64(pace)/5)) // processes that were cut at once come back apart
+}
+
+// Silent reports whether the service at addr has let somebody wait in vain, within the time
+// given, and not answered since.
+func (d *Dialer) Silent(addr string, within time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, ok := d.silent[addr]
+	return ok && time.Since(at) < within
+}
+
+// conn is a connection of a Dialer.
+type conn struct {
+	net.Conn
+	d     *Dialer
+	addr  string
+	heard atomic.Bool // a byte was read
+}
+
+// sysConn is a conn whose socket can be looked at: go-redis does, to see whether a connection
+// of its pool was closed meanwhile.
+type sysConn struct {
+	*conn
+	syscall.Conn
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	switch {
+	case n > 0:
+		if !c.heard.Load() {
+			c.heard.Store(true)
+			c.d.answered(c.addr)
+		} else if c.d.failing.Load() {
+			c.d.answered(c.addr)
+		}
+	case timedOut(err):
+		c.d.mu.Lock()
+		c.d.silent[c.addr] = time.Now()
+		c.d.mu.Unlock()
+	case err != nil && !errors.Is(err, net.ErrClosed):
+		c.d.failing.Store(true) // the service has ended it, and perhaps all others too
+	}
+	return n, err
+}
+
+func (d *Dialer) answered(addr string) {
+	d.failing.Store(false)
+	d.mu.Lock()
+	delete(d.silent, addr)
+	d.mu.Unlock()
+}
+
+func (c *conn) Close() error {
+	if !c.heard.Load() {
+		c.d.failing.Store(true)
+	}
+	return c.Conn.Close()
+}
+
+func timedOut(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
