@@ -275,3 +275,15 @@ func TestUsage(t *testing.T) {
 		}
 	}
 }
+
+func TestParseMachine(t *testing.T) {
+	idle, all, err := parseMachine([]byte("cpu  10 2 3 100 5 0 1 0 0 0\ncpu0 1 1 1 1 1\n"))
+	if idle != 105 || all != 121 || err != nil {
+		t.Errorf("idle %d of %d, %v", idle, all, err)
+	}
+	for _, bad := range []string{"", "cpu 1 2", "intr 1 2 3 4 5", "cpu a b c d e"} {
+		if _, _, err := parseMachine([]byte(bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}

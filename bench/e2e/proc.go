@@ -106,3 +106,57 @@ func watchMemory(ctx context.Context, pid int) func() float64 {
 	}()
 	return sync.OnceValue(func() float64 { cancel(); return <-most })
 }
+
+// settle waits until the machine has little to do, at most 20 s: on a shared one that may be
+// never.
+func settle(ctx context.Context) error {
+	const look, enough = 500 * time.Millisecond, 0.85
+	idle, all, err := machineTime()
+	if err != nil {
+		return err
+	}
+	for range 40 {
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		i, a, err := machineTime()
+		if err != nil {
+			return err
+		}
+		if float64(i-idle) >= enough*float64(a-all) {
+			return nil
+		}
+		idle, all = i, a
+	}
+	return nil
+}
+
+// machineTime is the time of all processors since the start, and how much of it was idle.
+func machineTime() (idle, all int64, err error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	return parseMachine(b)
+}
+
+// parseMachine reads the first line of /proc/stat, see proc(5).
+func parseMachine(b []byte) (idle, all int64, err error) {
+	line, _, _ := strings.Cut(string(b), "\n")
+	f := strings.Fields(line)
+	if len(f) < 6 || f[0] != "cpu" {
+		return 0, 0, errors.New("/proc/stat does not begin with the time of all processors")
+	}
+	for i, text := range f[1:] {
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		if all += v; i == 3 || i == 4 { // idle and iowait
+			idle += v
+		}
+	}
+	return idle, all, nil
+}

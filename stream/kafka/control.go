@@ -129,10 +129,14 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 		}
 		// A new leader may report an end that is behind what the old one has handed out.
 		if end := max(r.end, r.next); r.end >= 0 && (err == nil || len(records) > 0 || r.next != toldNext || end != toldEnd) {
+			began := time.Now()
 			if err := apply(records, r.next, end); err != nil {
 				return fmt.Errorf("kafka: apply the control log up to offset %d: %w", r.next, err)
 			}
 			toldNext, toldEnd = r.next, end
+			if r.wait = followWait; time.Since(began) > followWait {
+				r.wait = 0 // the lists are as old as that took: reads wait to hear that they are not
+			}
 			clear(records)
 			if r.next == end {
 				r.ask = followBytes
