@@ -26,26 +26,28 @@ const (
 // Func is net.Dialer.DialContext, or what stands in its place.
 type Func func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Dialer dials one service, on behalf of all its clients in the process. It slows down
-// once a dial has failed, a connection was ended by the service, or one has ended from which
-// no byte was ever read, and is free again with the first byte that comes.
+// Dialer dials one service, on behalf of all its clients in the process. It dials an address
+// slowly once a dial has failed, a connection was ended by the service, or one has ended from
+// which no byte was ever read, and freely again with the first byte of a connection made
+// since: one from before may be good while every new one is refused.
 type Dialer struct {
 	dial Func
 
-	failing atomic.Bool // dials lead nowhere
-
-	mu     sync.Mutex
-	next   time.Time            // when the next dial may be made while failing
-	silent map[string]time.Time // addresses, and when one has let somebody wait in vain
+	mu      sync.Mutex
+	next    time.Time            // when the next dial may be made of an address that fails
+	failing map[string]time.Time // addresses to which dials lead nowhere, and since when
+	silent  map[string]time.Time // addresses, and when one has let somebody wait in vain
 }
 
 // New returns a Dialer that dials with dial.
-func New(dial Func) *Dialer { return &Dialer{dial: dial, silent: make(map[string]time.Time)} }
+func New(dial Func) *Dialer {
+	return &Dialer{dial: dial, failing: make(map[string]time.Time), silent: make(map[string]time.Time)}
+}
 
 // DialContext is Func.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	for {
-		rest := d.turn()
+		rest := d.turn(addr)
 		if rest <= 0 {
 			break
 		}
@@ -57,14 +59,15 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 			return nil, ctx.Err()
 		}
 	}
+	began := time.Now()
 	c, err := d.dial(ctx, network, addr)
 	if err != nil {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			d.failing.Store(true)
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			d.failed(addr)
 		}
 		return nil, err
 	}
-	wrapped := &conn{Conn: c, d: d, addr: addr}
+	wrapped := &conn{Conn: c, d: d, addr: addr, began: began}
 	if sys, ok := c.(syscall.Conn); ok {
 		return sysConn{wrapped, sys}, nil
 	}
@@ -72,12 +75,12 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 }
 
 // turn returns how long to wait before asking again, 0 for dialing now.
-func (d *Dialer) turn() time.Duration {
-	if !d.failing.Load() {
-		return 0
-	}
+func (d *Dialer) turn(addr string) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if _, failing := d.failing[addr]; !failing {
+		return 0
+	}
 	now := time.Now()
 	if d.next.Before(now.Add(-burst * pace)) {
 		d.next = now.Add(-burst * pace)
@@ -104,6 +107,7 @@ type conn struct {
 	net.Conn
 	d     *Dialer
 	addr  string
+	began time.Time
 	heard atomic.Bool // a byte was read
 }
 
@@ -118,32 +122,41 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	switch {
 	case n > 0:
-		if !c.heard.Load() {
-			c.heard.Store(true)
-			c.d.answered(c.addr)
-		} else if c.d.failing.Load() {
-			c.d.answered(c.addr)
+		if !c.heard.Swap(true) {
+			c.d.answered(c)
 		}
 	case timedOut(err):
 		c.d.mu.Lock()
 		c.d.silent[c.addr] = time.Now()
 		c.d.mu.Unlock()
 	case err != nil && !errors.Is(err, net.ErrClosed):
-		c.d.failing.Store(true) // the service has ended it, and perhaps all others too
+		c.d.failed(c.addr) // the service has ended it, and perhaps all others too
 	}
 	return n, err
 }
 
-func (d *Dialer) answered(addr string) {
-	d.failing.Store(false)
+// failed says that the next dials of addr may lead nowhere.
+func (d *Dialer) failed(addr string) {
 	d.mu.Lock()
-	delete(d.silent, addr)
-	d.mu.Unlock()
+	defer d.mu.Unlock()
+	if _, already := d.failing[addr]; !already {
+		d.failing[addr] = time.Now()
+	}
+}
+
+// answered says that the first byte of c has come.
+func (d *Dialer) answered(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.silent, c.addr)
+	if since, failing := d.failing[c.addr]; failing && !c.began.Before(since) {
+		delete(d.failing, c.addr)
+	}
 }
 
 func (c *conn) Close() error {
 	if !c.heard.Load() {
-		c.d.failing.Store(true)
+		c.d.failed(c.addr)
 	}
 	return c.Conn.Close()
 }

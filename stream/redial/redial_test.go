@@ -127,6 +127,37 @@ func TestBack(t *testing.T) {
 	})
 }
 
+// TestOldConnection: one from before, which still works, does not hide that no other does.
+func TestOldConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(service)
+		d := New(s.dial)
+		old, err := d.DialContext(t.Context(), "tcp", "redis")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.set(true, false)
+		storm(d, 50*time.Millisecond)
+		s.peak()
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+					_, _ = old.Read(make([]byte, 1))
+				}
+			}
+		}()
+		storm(d, 5*time.Second)
+		close(stop)
+		if n := s.peak(); n > 10 {
+			t.Errorf("%d dials within a second", n)
+		}
+	})
+}
+
 // TestGivingUp: a dial that waits for its turn ends with its context, and takes no turn.
 func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -165,8 +165,11 @@ func Open(cfg Config) (*Queues, error) {
 	return q, nil
 }
 
-// connect is what go-redis dials with by itself.
-var connect = net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Minute}
+// connect is what go-redis dials with by itself: a dead peer is noticed within a minute.
+var connect = net.Dialer{
+	Timeout:         dialTimeout,
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3},
+}
 
 // connection opens a connection for a client.
 func (cfg *Config) connection(ctx context.Context, network, addr string) (net.Conn, error) {
