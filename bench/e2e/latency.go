@@ -53,7 +53,7 @@ func latency(ctx context.Context, args []string) error {
 	o.register(fs)
 	fs.StringVar(&o.rates, "rates", "20000,3500", "reads per second, one run for each")
 	fs.DurationVar(&o.duration, "duration", 60*time.Second, "how long to measure at each rate")
-	fs.DurationVar(&o.warmUp, "warm-up", 5*time.Second, "how long to send before, which is not measured")
+	fs.DurationVar(&o.warmUp, "warm-up", 30*time.Second, "how long to send before, which is not measured")
 	fs.DurationVar(&o.linger, "linger", time.Millisecond, "how long the producer may gather reads; part of what is measured")
 	fs.BoolVar(&o.separate, "separate", false, "run matcher and patrol in two processes")
 	if err := o.parse(fs, args); err != nil {
