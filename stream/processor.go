@@ -127,6 +127,9 @@ func (p *Processor) Run(ctx context.Context) error {
 // an append needs no partition. The reads come again, but by newer lists they may hit
 // nothing, and an alert that a patrol has seen would be on no record.
 func (p *Processor) owe(settled []*alert.Event) {
+	if len(settled) == 0 {
+		return
+	}
 	p.owed.Go(func() {
 		_ = p.retry(p.life, "hits topic", func() error { return p.cfg.Journal.Append(p.life, settled) }) // its error: told to stop
 	})
@@ -206,7 +209,14 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 			p.cfg.Log.Error("reads were gone before they were matched, by retention or because a broker lost them: raise the retention of the reads topic or add matchers",
 				zap.Int("partition", part.ID()), zap.Int64("reads", w.batch.Skipped))
 		}
-		err := w.process(finishing)
+		// A fetch may have taken long, and lists that are old may hold up what comes next.
+		var err error
+		if len(w.alerts) > 0 && (time.Since(w.since) >= holdFor || p.cfg.Replica.Age() > p.cfg.MaxListAge) {
+			err = w.store(finishing)
+		}
+		if err == nil {
+			err = w.process(finishing)
+		}
 		if err == nil && !w.holds() {
 			err = w.store(finishing)
 		}
@@ -255,8 +265,9 @@ func (w *worker) process(ctx context.Context) error {
 }
 
 // Alerts of a partition that is behind are stored together: what a call of Redis and of
-// Kafka costs is then paid for many. They wait for so many at most, so long, and only
-// while more records than a batch has are known to wait.
+// Kafka costs is then paid for many. No batch is taken in addition once there are so many, or
+// the first has waited so long, beside one fetch; and only while more records than a batch
+// has are known to wait.
 const (
 	holdAlerts = 256
 	holdFor    = 10 * time.Millisecond
@@ -339,7 +350,14 @@ func (w *worker) bury(ctx context.Context, letters []DeadLetter) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	if err := w.p.retry(ctx, "dead letters", func() error { return w.p.cfg.Dead.Send(ctx, letters) }); err != nil {
+	err := w.p.retry(ctx, "dead letters", func() error {
+		fault, err := guard(func() error { return w.p.cfg.Dead.Send(ctx, letters) })
+		if fault != nil {
+			err = errors.New("panic") // nothing is left to be tried with these but waiting
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	w.p.stats.dead(letters)
@@ -493,6 +511,7 @@ func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert) error {
 			return err
 		})
 		if err != nil {
+			w.p.owe(settled)
 			return err
 		}
 		var stale []*alert.Alert
@@ -514,6 +533,7 @@ func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert) error {
 		todo = nil
 		if len(stale) > 0 {
 			if todo, err = w.rematch(ctx, stale, fence); err != nil {
+				w.p.owe(settled)
 				return err
 			}
 		}

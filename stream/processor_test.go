@@ -355,6 +355,33 @@ func TestHitsAreOwed(t *testing.T) {
 	until(t, "the hits topic has it", func() bool { return len(h.journal.Events()) == 1 })
 }
 
+// halfStale stores the first alert and refuses the others at a fence that never comes.
+type halfStale struct{ stream.Queues }
+
+func (q halfStale) Publish(ctx context.Context, alerts []*alert.Alert) ([]stream.Published, error) {
+	out, err := q.Queues.Publish(ctx, alerts[:1])
+	for range alerts[1:] {
+		out = append(out, stream.Published{Outcome: stream.Stale, Fence: 1 << 40})
+	}
+	return out, err
+}
+
+// TestHitsAreOwedBesideStaleOnes: what is in its queue is owed to the hits topic also when
+// the time runs out over other alerts of the batch.
+func TestHitsAreOwedBesideStaleOnes(t *testing.T) {
+	h := newHouse(t)
+	h.list("stolen", watchlist.ToleranceExact)
+	h.entry("stolen", "AB-123-CD")
+	h.entry("stolen", "AB-124-CD")
+	h.produce(0, read("r1", "AB-123-CD"), read("r2", "AB-124-CD"))
+	_, stop := h.process(func(c *stream.Config) { c.Queues, c.Drain = halfStale{h.queues}, 100*time.Millisecond })
+	until(t, "the queue has one", func() bool { return len(h.queues.In(watchlist.DefaultQueue)) == 1 })
+	stop()
+	if n := len(h.journal.Events()); n != 1 {
+		t.Errorf("%d events, want that of the alert in the queue", n)
+	}
+}
+
 // eager commits every batch before it is processed: the defence switched off.
 type eager struct{ stream.Source }
 

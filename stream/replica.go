@@ -34,6 +34,8 @@ type Replica struct {
 	made     time.Time
 	heard    atomic.Int64 // when what the log answered last was asked, at the earliest; nanoseconds after made
 	asked    int64        // likewise, of the answer that comes next; owned by Follow
+	goal     int64        // offset to be reached, after a silence, before the lists are young again; owned by Follow
+	wall     atomic.Int64 // heard by the wall clock, nanoseconds since the Unix epoch
 
 	onBad func(error)
 }
@@ -48,6 +50,7 @@ func NewReplica(onBad func(error)) *Replica {
 		made:    time.Now(),
 		onBad:   onBad,
 	}
+	r.wall.Store(r.made.UnixNano())
 	r.version.Store(-1)
 	r.passed.Store(-1)
 	r.target = -1
@@ -66,7 +69,7 @@ func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
 func (r *Replica) apply(records []control.Record, next, end int64) error {
 	defer func() { r.asked = int64(time.Since(r.made)) }()
 	if r.CaughtUp() && len(records) == 0 && next-1 == r.passed.Load() && end == r.end.Load() {
-		r.heard.Store(r.asked)
+		r.hear(next, end)
 		return nil // the log has answered that there is nothing new
 	}
 	r.mu.Lock()
@@ -115,10 +118,30 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 		}
 		r.caughtUp.Store(true)
 	}
-	r.heard.Store(r.asked) // last: whoever trusts the lists because of it must see these
+	r.hear(next, end) // last: whoever trusts the lists because of it must see these
 	close(r.moved)
 	r.moved = make(chan struct{})
 	return nil
+}
+
+// silence is how old lists may become before they count as those of a process that was cut
+// off. Config.MaxListAge is the same by default.
+const silence = time.Second
+
+// hear notes that the log has answered. After a silence the first answer may be the first of
+// many: the lists are young again when what the log held then has been applied, not before.
+// Without one, a replica that is behind a long import stays young: what it lacks is not
+// confirmed to anybody yet, as like as not.
+func (r *Replica) hear(next, end int64) {
+	if r.goal == 0 && r.CaughtUp() && r.Age() > silence {
+		r.goal = end
+	}
+	if next < r.goal {
+		return
+	}
+	r.goal = 0
+	r.heard.Store(r.asked)
+	r.wall.Store(time.Now().UnixNano() - int64(time.Since(r.made)) + r.asked)
 }
 
 // everything is a state as changes to a matcher that knows nothing, in parts.
@@ -163,7 +186,12 @@ func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.passed.Load())
 // Age is how old the lists may be: how long it is since the last answer of the control
 // log was asked for, which may have been on its way for long. What was changed in that
 // time may not be known here.
-func (r *Replica) Age() time.Duration { return time.Since(r.made) - time.Duration(r.heard.Load()) }
+//
+// It counts by the wall clock too: the other one stands still while a machine is asleep.
+func (r *Replica) Age() time.Duration {
+	age := time.Since(r.made) - time.Duration(r.heard.Load())
+	return max(age, time.Duration(time.Now().UnixNano()-r.wall.Load()))
+}
 
 // CaughtUp reports whether the replica has applied everything that the log held
 // when it was first seen. Before that nothing may be matched.

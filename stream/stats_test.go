@@ -161,3 +161,34 @@ func TestAge(t *testing.T) {
 		t.Error("an empty log is caught up")
 	}
 }
+
+// TestAgeAfterSilence: the first answer after a silence does not make the lists young while
+// what the log held then is not applied; without a silence, being behind does not matter.
+func TestAgeAfterSilence(t *testing.T) {
+	r := stream.NewReplica(nil)
+	answer := func(next, end int64) {
+		t.Helper()
+		for range 2 { // the second was asked for after the first
+			if err := stream.Apply(r, nil, next, end); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	young := func() bool { return r.Age() < 500*time.Millisecond }
+	answer(100, 100)
+	answer(101, 200)
+	if !young() {
+		t.Errorf("age %v in a long import", r.Age())
+	}
+	answer(200, 200)
+	time.Sleep(1100 * time.Millisecond)
+	answer(201, 300)
+	answer(250, 400)
+	if young() {
+		t.Errorf("age %v with 50 records of the silence to come", r.Age())
+	}
+	answer(300, 500)
+	if !young() {
+		t.Errorf("age %v when all that the silence hid is applied", r.Age())
+	}
+}

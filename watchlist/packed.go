@@ -3,6 +3,7 @@ package watchlist
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"math"
 	"strings"
 	"sync"
@@ -284,10 +285,7 @@ func (t *table[T]) at(n uint64) T { return (*t.values.Load())[n] }
 // number returns the number of v. A new one is given to what keep makes of v, unless
 // there are limit already.
 func (t *table[T]) number(v T, limit int, keep func(T) T) (n uint64, ok bool) {
-	t.mu.RLock()
-	n, ok = t.numbers[v]
-	t.mu.RUnlock()
-	if ok {
+	if n, ok = t.find(v); ok {
 		return n, true
 	}
 	t.mu.Lock()
@@ -313,8 +311,17 @@ func (t *table[T]) number(v T, limit int, keep func(T) T) (n uint64, ok bool) {
 	return n, true
 }
 
+// find returns the number of v, if it has one.
+func (t *table[T]) find(v T) (n uint64, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n, ok = t.numbers[v]
+	return n, ok
+}
+
 // owners and texts are of all entries of the process. There are as many owners as lists
-// were made; of texts the first, for a list whose every reason is another shares none.
+// were made. A text gets a number when a Packer meets it for the second time: a list whose
+// every vehicle is described in other words must not use the numbers up for all others.
 var (
 	owners table[owner]
 	texts  table[string]
@@ -334,8 +341,9 @@ type Packer struct {
 
 	slab    []byte // of Bulk, not yet used
 	buf     []byte
-	numbers map[string]uint64 // of texts
-	owner   owner             // the last one
+	numbers map[string]uint64   // of texts
+	met     map[uint64]struct{} // hashes of those met once
+	owner   owner               // the last one
 	ownerN  uint64
 }
 
@@ -441,7 +449,10 @@ func (k *Packer) appendShared(b []byte, s string) []byte {
 	}
 	n, ok := k.numbers[s]
 	if !ok {
-		if n, ok = texts.number(s, maxTexts, strings.Clone); !ok {
+		if n, ok = texts.find(s); !ok && k.again(s) {
+			n, ok = texts.number(s, maxTexts, strings.Clone)
+		}
+		if !ok {
 			return appendText(b, s)
 		}
 		if k.numbers == nil {
@@ -451,6 +462,21 @@ func (k *Packer) appendShared(b []byte, s string) []byte {
 	}
 	return binary.AppendUvarint(b, n*2+1)
 }
+
+// again reports whether s was met before, and notes that it was.
+func (k *Packer) again(s string) bool {
+	h := maphash.String(textSeed, s)
+	if _, ok := k.met[h]; ok {
+		return true
+	}
+	if k.met == nil || len(k.met) >= maxTexts {
+		k.met = make(map[uint64]struct{})
+	}
+	k.met[h] = struct{}{}
+	return false
+}
+
+var textSeed = maphash.MakeSeed()
 
 // room returns n bytes for an entry.
 func (k *Packer) room(n int) []byte {

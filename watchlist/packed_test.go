@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -127,6 +128,19 @@ func TestPackedSize(t *testing.T) {
 	t.Logf("%.1f bytes an entry", per)
 	if per > 72 {
 		t.Errorf("%.1f bytes an entry", per)
+	}
+}
+
+// TestPackUnique: texts that no two entries share leave room for those that many do.
+func TestPackUnique(t *testing.T) {
+	k := Packer{Bulk: true}
+	for i := range 2 * maxTexts {
+		k.Pack(&Entry{Vehicle: "no other vehicle is described as " + strconv.Itoa(i)})
+	}
+	e := &Entry{Reason: "a reason of many entries, which was first met after all those others"}
+	k.Pack(e)
+	if n := len(k.Pack(e).rest()); n > 30 {
+		t.Errorf("%d bytes beside the fixed ones, for a text that repeats", n)
 	}
 }
 

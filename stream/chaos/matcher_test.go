@@ -179,7 +179,8 @@ func TestZombie(t *testing.T) {
 	s.signal(ms[0], syscall.SIGSTOP)
 	stopped := time.Now()
 	time.Sleep(time.Second)
-	before := s.committed()
+	var before []int64
+	s.until("Kafka says what is committed", func() bool { before = s.committed(); return before != nil })
 	s.until("its partitions are taken over", func() bool {
 		now := s.committed()
 		for i := range now {

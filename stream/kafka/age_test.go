@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"vigie/stream"
 	"vigie/stream/streamtest"
 )
@@ -47,4 +50,35 @@ func TestReplicaAge(t *testing.T) {
 			streamtest.Eventually(t, patience, "news after the cut", func() bool { return r.Age() < 500*time.Millisecond })
 		}
 	})
+}
+
+// TestThrottledIsNoAnswer: a broker whose quota is used up answers a fetch with nothing but a
+// time to wait, which says nothing of the log.
+func TestThrottledIsNoAnswer(t *testing.T) {
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	c := open(t, backend{name: "kfake", addr: k.ListenAddrs()[0]}, Config{})
+	topics(t, c, TopicsConfig{})
+	log := c.ControlLog()
+	r := stream.NewReplica(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Follow(ctx, log) }()
+	if err := r.WaitCaughtUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		res := req.ResponseKind().(*kmsg.FetchResponse)
+		res.ThrottleMillis = 200
+		return res, nil, true
+	})
+	streamtest.Eventually(t, patience, "lists that nobody speaks of to grow old", func() bool { return r.Age() > 1500*time.Millisecond })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

@@ -106,12 +106,15 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 	}()
 	var records []control.Record
 	toldNext, toldEnd := int64(-1), int64(-1)
+	live := false // it has been at the end of the log
 	// By the wall clock: the monotonic one stands still while a machine is asleep.
 	read := time.Now().Round(0)
 	for ctx.Err() == nil {
 		var err error
 		if !r.pending() {
-			err = r.poll(ctx)
+			if err = r.poll(ctx); err == nil && !r.told {
+				continue // throttled: it has said nothing of the log
+			}
 		}
 		if now := time.Now().Round(0); err == nil {
 			if toldNext >= 0 && now.Sub(read) > l.gap {
@@ -134,12 +137,21 @@ func (l *ControlLog) Follow(ctx context.Context, apply func(records []control.Re
 				return fmt.Errorf("kafka: apply the control log up to offset %d: %w", r.next, err)
 			}
 			toldNext, toldEnd = r.next, end
-			if r.wait = followWait; time.Since(began) > followWait {
+			took := time.Since(began)
+			if r.wait = followWait; took > followWait {
 				r.wait = 0 // the lists are as old as that took: reads wait to hear that they are not
+			}
+			switch { // a step that takes long makes the lists old meanwhile
+			case !live:
+			case took > followWait:
+				r.ask = max(loadBytes/8, r.ask/2)
+				r.now = min(r.now, r.ask)
+			case took < followWait/4:
+				r.ask = min(followBytes, 2*r.ask)
 			}
 			clear(records)
 			if r.next == end {
-				r.ask = followBytes
+				live = true
 				if cap(records) > followKeep {
 					records, r.fetch = nil, nil
 				}

@@ -119,8 +119,9 @@ const (
 const metadataTTL = 2 * time.Second
 
 // connectTimeout bounds connecting, which kafka-go does also to look for a new leader: at the
-// very broker that has stopped, as like as not.
-const connectTimeout = 2 * time.Second
+// very broker that has stopped, as like as not. It leaves room for a name server that is
+// away, for which Go's resolver waits 5 s.
+const connectTimeout = 6 * time.Second
 
 var topicPrefix = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
 

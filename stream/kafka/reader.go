@@ -39,6 +39,7 @@ type reader struct {
 	end       int64         // end of the partition as last seen, -1 before that
 
 	fetch   *fetch
+	told    bool      // the last answer spoke of the partition; not when the broker throttles
 	now     int       // bytes to ask for now
 	quiet   time.Time // no fetch before this
 	holes   int       // fetches in a row that came back empty below the end
@@ -137,7 +138,7 @@ func (r *reader) fetchOnce(ctx context.Context) error {
 	if f.code != 0 {
 		return fmt.Errorf("fetch %s/%d at offset %d: %w", r.topic, r.partition, r.next, kafkago.Error(f.code))
 	}
-	if !f.answered {
+	if r.told = f.answered; !r.told {
 		return nil
 	}
 	if len(f.data) >= r.now/2 {

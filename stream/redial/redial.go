@@ -34,14 +34,19 @@ type Dialer struct {
 	dial Func
 
 	mu      sync.Mutex
-	next    time.Time            // when the next dial may be made of an address that fails
-	failing map[string]time.Time // addresses to which dials lead nowhere, and since when
+	failing map[string]*failure  // addresses to which dials lead nowhere
 	silent  map[string]time.Time // addresses, and when one has let somebody wait in vain
+}
+
+// failure is an address to which dials lead nowhere.
+type failure struct {
+	since time.Time
+	next  time.Time // when the next dial may be made
 }
 
 // New returns a Dialer that dials with dial.
 func New(dial Func) *Dialer {
-	return &Dialer{dial: dial, failing: make(map[string]time.Time), silent: make(map[string]time.Time)}
+	return &Dialer{dial: dial, failing: make(map[string]*failure), silent: make(map[string]time.Time)}
 }
 
 // DialContext is Func.
@@ -78,18 +83,19 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 func (d *Dialer) turn(addr string) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, failing := d.failing[addr]; !failing {
+	f := d.failing[addr]
+	if f == nil {
 		return 0
 	}
 	now := time.Now()
-	if d.next.Before(now.Add(-burst * pace)) {
-		d.next = now.Add(-burst * pace)
+	if f.next.Before(now.Add(-burst * pace)) {
+		f.next = now.Add(-burst * pace)
 	}
-	if d.next = d.next.Add(pace); !d.next.After(now) {
+	if f.next = f.next.Add(pace); !f.next.After(now) {
 		return 0
 	}
-	rest := d.next.Sub(now)
-	d.next = d.next.Add(-pace)                              // nobody is promised a turn: those who give up would leave gaps
+	rest := f.next.Sub(now)
+	f.next = f.next.Add(-pace)                              // nobody is promised a turn: those who give up would leave gaps
 	return rest + time.Duration(rand.Int64N(int64(pace)/5)) // processes that were cut at once come back apart
 }
 
@@ -109,6 +115,7 @@ type conn struct {
 	addr  string
 	began time.Time
 	heard atomic.Bool // a byte was read
+	late  atomic.Bool // somebody has waited in vain since
 }
 
 // sysConn is a conn whose socket can be looked at: go-redis does, to see whether a connection
@@ -122,10 +129,11 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	switch {
 	case n > 0:
-		if !c.heard.Swap(true) {
+		if !c.heard.Swap(true) || c.late.Swap(false) {
 			c.d.answered(c)
 		}
 	case timedOut(err):
+		c.late.Store(true)
 		c.d.mu.Lock()
 		c.d.silent[c.addr] = time.Now()
 		c.d.mu.Unlock()
@@ -139,17 +147,17 @@ func (c *conn) Read(b []byte) (int, error) {
 func (d *Dialer) failed(addr string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, already := d.failing[addr]; !already {
-		d.failing[addr] = time.Now()
+	if d.failing[addr] == nil {
+		d.failing[addr] = &failure{since: time.Now()}
 	}
 }
 
-// answered says that the first byte of c has come.
+// answered says that the first byte of c has come, or the first after somebody has waited.
 func (d *Dialer) answered(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.silent, c.addr)
-	if since, failing := d.failing[c.addr]; failing && !c.began.Before(since) {
+	if f := d.failing[c.addr]; f != nil && !c.began.Before(f.since) {
 		delete(d.failing, c.addr)
 	}
 }

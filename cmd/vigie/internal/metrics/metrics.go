@@ -94,7 +94,7 @@ func (r *Registry) Processor(p *stream.Processor) {
 		retries = desc("stream_retries_total", "Failed calls to Redis, the hits topic or the dead-letter topic. Rising: alerts wait, look at those services.")
 		lag     = desc("stream_lag_records", "Records not yet fetched, by partition owned here.", "partition")
 		latency = desc("stream_latency_seconds", "From the gateway having a read to its alert in the queue.")
-		batch   = desc("stream_batch_reads", "Records handled at a time: few when idle, up to 4096 behind a backlog. Large for minutes: the matchers cannot keep up, see stream_stage_seconds for what takes the time.")
+		batch   = desc("stream_batch_reads", "Records handled at a time: few when idle, up to 8192 behind a backlog. Large for minutes: the matchers cannot keep up, see stream_stage_seconds for what takes the time.")
 		stage   = desc("stream_stage_seconds", "Time that each batch spends in a stage. wait: until a read comes, idle. fetch: reads that wait in Kafka; over 5 ms, look at the brokers. decode, match: over 2.9 ms for a full batch, look at the CPU. queues: over 3 ms, look at Redis. hits, dead, commit: look at Kafka.", "stage")
 	)
 	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
