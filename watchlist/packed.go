@@ -1,7 +1,6 @@
 package watchlist
 
 import (
-	"bytes"
 	"encoding/binary"
 	"hash/maphash"
 	"math"
@@ -121,7 +120,8 @@ func (p *Packed) rest() []byte {
 func (p *Packed) AppendID(dst []byte) []byte {
 	b := p.rest()
 	for range 2 { // owner and version
-		b = b[uvarintLen(b):]
+		_, size := binary.Uvarint(b)
+		b = b[size:]
 	}
 	if p.flags&packedID != 0 {
 		return entryIDEncoding.AppendEncode(dst, b[:idBytes])
@@ -214,15 +214,6 @@ func (r *unpacker) text() string {
 
 // idBytes is what EntryIDLen characters stand for.
 const idBytes = 16
-
-// uvarintLen is the length of the uvarint at the beginning of b.
-func uvarintLen(b []byte) int {
-	n := 1
-	for b[n-1] >= 0x80 {
-		n++
-	}
-	return n
-}
 
 // separate spells k with separators before the characters whose bits are set in mask,
 // two bytes, the lowest bit for the first.
@@ -489,10 +480,4 @@ func (k *Packer) room(n int) []byte {
 	b := k.slab[:n:n]
 	k.slab = k.slab[n:]
 	return b
-}
-
-// CompareID compares the id with another, as bytes.Compare does.
-func (p *Packed) CompareID(id []byte) int {
-	var buf [MaxIDBytes]byte
-	return bytes.Compare(p.AppendID(buf[:0]), id)
 }
