@@ -392,66 +392,11 @@ func (d *decoder) plainJSON(s string, r *Read) bool {
 		}
 		if next > 0 && next < len(s) && seen&(1<<bit) == 0 {
 			seen |= 1 << bit
-			if c := s[next]; c == ',' && next+1 < len(s) && s[next+1] == '"' {
-				p.i = next + 1
+			if p.i = next; s[next] == ',' && next+1 < len(s) && s[next+1] == '"' {
+				p.i++
 				continue
-			} else if c == '}' {
-				p.i = next + 1
-				return p.end()
 			}
-			p.i = next
-			if p.next() != ',' {
-				return p.eat('}') && p.end()
-			}
-			p.i++
-			p.next()
-			continue
-		}
-		name, ok := p.text()
-		member := slices.Index(readNames, name)
-		if !ok || member < 0 || seen&(1<<member) != 0 || !p.eat(':') {
-			return false
-		}
-		seen |= 1 << member
-		switch member {
-		case 0:
-			ok = p.textOrNull(&r.ID)
-		case 1:
-			ok = p.textOrNull(&r.Sensor)
-		case 2:
-			ok = p.textOrNull(&r.Plate)
-		case 3:
-			ok = p.textOrNull(&r.Country)
-		case 4:
-			ok = p.integerOrNull(&r.TS)
-		case 5:
-			ok = p.floatOrNull(&r.Conf)
-		case 6:
-			ok = p.textOrNull(&r.Passage)
-		case 7:
-			ok = p.candidates(r)
-		case 8:
-			ok = p.charConf(r)
-		case 9:
-			ok = d.plainImage(&p, r)
-		case 10:
-			var v int64
-			ok = p.i < len(p.s) && p.s[p.i] != '-' && p.integerOrNull(&v) && v <= math.MaxUint32
-			r.Lane = uint32(v)
-		case 11:
-			ok = p.textOrNull(&r.Direction)
-		case 12:
-			ok = p.floatOrNull(&r.Speed)
-		case 13:
-			ok = p.textOrNull(&r.Make)
-		case 14:
-			ok = p.textOrNull(&r.Color)
-		case 15:
-			ok = p.integerOrNull(&r.Received)
-		case 16:
-			ok = p.boolOrNull(&r.Retransmitted)
-		}
-		if !ok {
+		} else if !d.plainMember(&p, r, &seen) {
 			return false
 		}
 		switch p.next() {
@@ -465,6 +410,55 @@ func (d *decoder) plainJSON(s string, r *Read) bool {
 			return false
 		}
 	}
+}
+
+// plainMember reads a name and a value of any member, whose bit it sets in seen.
+func (d *decoder) plainMember(p *plain, r *Read, seen *uint32) bool {
+	name, ok := p.text()
+	member := slices.Index(readNames, name)
+	if !ok || member < 0 || *seen&(1<<member) != 0 || !p.eat(':') {
+		return false
+	}
+	*seen |= 1 << member
+	switch member {
+	case 0:
+		ok = p.textOrNull(&r.ID)
+	case 1:
+		ok = p.textOrNull(&r.Sensor)
+	case 2:
+		ok = p.textOrNull(&r.Plate)
+	case 3:
+		ok = p.textOrNull(&r.Country)
+	case 4:
+		ok = p.integerOrNull(&r.TS)
+	case 5:
+		ok = p.floatOrNull(&r.Conf)
+	case 6:
+		ok = p.textOrNull(&r.Passage)
+	case 7:
+		ok = p.candidates(r)
+	case 8:
+		ok = p.charConf(r)
+	case 9:
+		ok = d.plainImage(p, r)
+	case 10:
+		var v int64
+		ok = p.i < len(p.s) && p.s[p.i] != '-' && p.integerOrNull(&v) && v <= math.MaxUint32
+		r.Lane = uint32(v)
+	case 11:
+		ok = p.textOrNull(&r.Direction)
+	case 12:
+		ok = p.floatOrNull(&r.Speed)
+	case 13:
+		ok = p.textOrNull(&r.Make)
+	case 14:
+		ok = p.textOrNull(&r.Color)
+	case 15:
+		ok = p.integerOrNull(&r.Received)
+	case 16:
+		ok = p.boolOrNull(&r.Retransmitted)
+	}
+	return ok
 }
 
 // plain is a cursor over a JSON value. Every method leaves i after what it read
