@@ -129,22 +129,11 @@ func (p *partition) commitFixed(ctx context.Context, next int64) error {
 
 // fetchCommitted is the group's offset of the partition, -1 for none.
 func (p *partition) fetchCommitted(ctx context.Context) (int64, error) {
-	res, err := p.c.client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: p.s.cfg.Group, Topics: map[string][]int{p.topic: {p.id}}})
-	if err == nil {
-		err = res.Error
-	}
-	if errors.Is(err, kafkago.GroupIdNotFound) {
-		return -1, nil // some brokers say so of a group that has committed nothing
-	}
+	at, err := p.c.committed(ctx, p.s.cfg.Group, p.topic, p.id)
 	if err != nil {
-		return 0, fmt.Errorf("committed offset: %w", err)
+		return 0, err
 	}
-	for _, o := range res.Topics[p.topic] {
-		if o.Partition == p.id {
-			return max(o.CommittedOffset, -1), o.Error
-		}
-	}
-	return -1, nil
+	return at[0], nil
 }
 
 // sendCommit commits without being a member.

@@ -10,34 +10,10 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"vigie/stream"
 	"vigie/stream/streamtest"
 )
-
-// A Source with fixed partitions promises what one in a group does.
-func TestFixedSuite(t *testing.T) {
-	each(t, func(t *testing.T, b backend) {
-		streamtest.TestSource(t, func(t *testing.T) streamtest.SourceFixture {
-			c := open(t, b, Config{})
-			topics(t, c, TopicsConfig{ReadsPartitions: 3})
-			return streamtest.SourceFixture{
-				Partitions: 3,
-				NewMember: func() stream.Source {
-					return c.Source(SourceConfig{Group: c.prefix + "g", Members: 1})
-				},
-				Produce: func(t *testing.T, partition int, vs ...[]byte) {
-					var rs []*kgo.Record
-					for _, v := range vs {
-						rs = append(rs, &kgo.Record{Value: v})
-					}
-					put(t, c, topicReads, int32(partition), nil, rs...)
-				},
-			}
-		})
-	})
-}
 
 // ids are the partitions that a member reads now.
 func (m *member) ids() (ids []int) {

@@ -13,16 +13,21 @@ import (
 
 // The suite that the fakes of streamtest pass must pass here, on both brokers.
 
-func TestSourceSuite(t *testing.T) {
+func TestSourceSuite(t *testing.T) { sourceSuite(t, SourceConfig{}) }
+
+// A Source with fixed partitions promises what one in a group does.
+func TestFixedSuite(t *testing.T) { sourceSuite(t, SourceConfig{Members: 1}) }
+
+func sourceSuite(t *testing.T, cfg SourceConfig) {
 	each(t, func(t *testing.T, b backend) {
 		streamtest.TestSource(t, func(t *testing.T) streamtest.SourceFixture {
 			c := open(t, b, Config{})
 			topics(t, c, TopicsConfig{ReadsPartitions: 3})
+			cfg := cfg
+			cfg.Group = c.prefix + "g"
 			return streamtest.SourceFixture{
 				Partitions: 3,
-				NewMember: func() stream.Source {
-					return c.Source(SourceConfig{Group: c.prefix + "g"})
-				},
+				NewMember:  func() stream.Source { return c.Source(cfg) },
 				Produce: func(t *testing.T, partition int, vs ...[]byte) {
 					var rs []*kgo.Record
 					for _, v := range vs {
