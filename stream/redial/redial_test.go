@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"vigie/stream/streamtest"
 )
 
 // service is what is dialed: it notes when, and answers or does not.
@@ -36,18 +38,10 @@ func (s *service) set(refuse, mute bool) {
 }
 
 // peak is the greatest number of dials within a second.
-func (s *service) peak() (most int) {
+func (s *service) peak() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, from := range s.dials {
-		n := 0
-		for _, at := range s.dials[i:] {
-			if at.Sub(from) < time.Second {
-				n++
-			}
-		}
-		most = max(most, n)
-	}
+	most := streamtest.Peak(s.dials, time.Second)
 	s.dials = nil
 	return most
 }
