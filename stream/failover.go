@@ -230,12 +230,8 @@ func (f *Failover) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-f.kick:
 			// A call has just failed; the next look a moment later tells more.
-			t := time.NewTimer(min(f.cfg.Every, 50*time.Millisecond))
-			select {
-			case <-ctx.Done():
-				t.Stop()
+			if pause(ctx, min(f.cfg.Every, 50*time.Millisecond)) != nil {
 				return nil
-			case <-t.C:
 			}
 		}
 	}

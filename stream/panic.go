@@ -54,6 +54,16 @@ const (
 	msgGuilty   = "a record that makes the program panic goes to the dead letters, the others go on"
 )
 
+// attempt is handle; of a panic it takes back what that has added to what is in hand.
+func (w *worker) attempt(ctx context.Context, records []Record) (fault *panicked, err error) {
+	alerts, matched, sentinels := len(w.alerts), w.matched, w.sentinels
+	fault, err = guard(func() error { return w.handle(ctx, records) })
+	if fault != nil {
+		w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:alerts], w.offsets[:alerts], matched, sentinels
+	}
+	return fault, err
+}
+
 // oneByOne handles each record of a batch that has panicked alone. Those that panic again go to
 // the dead letters: a record that Vigie cannot handle must not keep those behind it
 // waiting, nor come again with every start. A dead letter of the first attempt may be
@@ -62,15 +72,13 @@ func (w *worker) oneByOne(ctx context.Context, records []Record, fault *panicked
 	w.tell(msgOneByOne, fault, records[0].Offset, len(records))
 	var letters []DeadLetter
 	for i := range records {
-		alerts, matched, sentinels := len(w.alerts), w.matched, w.sentinels
-		fault, err := guard(func() error { return w.handle(ctx, records[i:i+1]) })
+		fault, err := w.attempt(ctx, records[i:i+1])
 		if err != nil {
 			return err
 		}
 		if fault == nil {
 			continue
 		}
-		w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:alerts], w.offsets[:alerts], matched, sentinels
 		rec := &records[i]
 		w.tell(msgGuilty, fault, rec.Offset, 1)
 		letters = append(letters, DeadLetter{Partition: w.part.ID(), Offset: rec.Offset, Reason: ReasonPanic, Value: rec.Value})

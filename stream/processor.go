@@ -250,10 +250,8 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 func (w *worker) process(ctx context.Context) error {
 	if records := w.batch.Records; len(records) > 0 {
 		w.p.stats.batches.add(int64(len(records)), float64(len(records)), BatchBuckets[:])
-		alerts, matched, sentinels := len(w.alerts), w.matched, w.sentinels
-		fault, err := guard(func() error { return w.handle(ctx, records) })
+		fault, err := w.attempt(ctx, records)
 		if fault != nil {
-			w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:alerts], w.offsets[:alerts], matched, sentinels
 			err = w.oneByOne(ctx, records, fault)
 		}
 		if err != nil {
@@ -591,12 +589,8 @@ func (w *worker) awaitLists(ctx context.Context) error {
 			p.sampled.Error("reads wait: nothing was heard of the control log, and by old lists they could miss: look at Kafka",
 				zap.Int("partition", w.part.ID()), zap.Duration("age", p.cfg.Replica.Age()))
 		}
-		t := time.NewTimer(p.cfg.MaxListAge / 100)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
+		if err := pause(ctx, p.cfg.MaxListAge/100); err != nil {
+			return err
 		}
 	}
 	w.lap(stageLists)
@@ -629,12 +623,20 @@ func (p *Processor) retry(ctx context.Context, what string, f func() error) erro
 		}
 		p.stats.retries.Add(1)
 		p.cfg.Log.Warn("not stored yet, trying again", zap.String("part", what), zap.Duration("in", wait), zap.Error(err))
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
+		if err := pause(ctx, wait); err != nil {
+			return err
 		}
+	}
+}
+
+// pause waits for d, or returns the error of ctx when that ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,11 +30,11 @@ type Replica struct {
 	target   int64        // end of the log when it was first seen; owned by Follow
 	caughtUp atomic.Bool
 	bad      atomic.Int64 // records that could not be read
-	made     time.Time
-	heard    atomic.Int64 // when what the log answered last was asked, at the earliest; nanoseconds after made
-	asked    int64        // likewise, of the answer that comes next; owned by Follow
-	goal     int64        // offset to be reached, after a silence, before the lists are young again; owned by Follow
-	wall     atomic.Int64 // heard by the wall clock, nanoseconds since the Unix epoch
+
+	hearing sync.Mutex // guards heard
+	heard   time.Time  // when what the log answered last was asked, at the earliest
+	asked   time.Time  // likewise, of the answer that comes next; owned by Follow
+	goal    int64      // offset to be reached, after a silence, before the lists are young again; owned by Follow
 
 	onBad func(error)
 }
@@ -47,10 +46,10 @@ func NewReplica(onBad func(error)) *Replica {
 		matcher: matcher.New(),
 		state:   control.NewState(),
 		moved:   make(chan struct{}),
-		made:    time.Now(),
+		heard:   time.Now(),
 		onBad:   onBad,
 	}
-	r.wall.Store(r.made.UnixNano())
+	r.asked = r.heard
 	r.version.Store(-1)
 	r.passed.Store(-1)
 	r.target = -1
@@ -67,7 +66,7 @@ func (r *Replica) Follow(ctx context.Context, log ControlLog) error {
 
 // apply is called by one goroutine with records in offset order.
 func (r *Replica) apply(records []control.Record, next, end int64) error {
-	defer func() { r.asked = int64(time.Since(r.made)) }()
+	defer func() { r.asked = time.Now() }()
 	if r.CaughtUp() && len(records) == 0 && next-1 == r.passed.Load() && end == r.end.Load() {
 		r.hear(next, end)
 		return nil // the log has answered that there is nothing new
@@ -110,7 +109,7 @@ func (r *Replica) apply(records []control.Record, next, end int64) error {
 		if v := next - 1; v > r.version.Load() {
 			if catchingUp {
 				r.state.Settle()
-				r.matcher.Load(everything(r.state), v)
+				r.matcher.Load(r.state.Everything(), v)
 			} else {
 				r.matcher.Apply(changes, v)
 			}
@@ -140,37 +139,9 @@ func (r *Replica) hear(next, end int64) {
 		return
 	}
 	r.goal = 0
-	r.heard.Store(r.asked)
-	r.wall.Store(time.Now().UnixNano() - int64(time.Since(r.made)) + r.asked)
-}
-
-// everything is a state as changes to a matcher that knows nothing, in parts.
-func everything(state *control.State) iter.Seq[[]control.Change] {
-	return func(yield func([]control.Change) bool) {
-		const part = 1 << 15
-		changes, more := make([]control.Change, 0, part), true
-		put := func(c control.Change) {
-			if changes = append(changes, c); len(changes) == part {
-				more = more && yield(changes)
-				changes = changes[:0]
-			}
-		}
-		for _, s := range state.Sensors() {
-			put(control.Change{NewSensor: s})
-		}
-		for _, l := range state.Lists() {
-			put(control.Change{NewList: l})
-			for e := range state.All(l.ID) {
-				put(control.Change{NewEntry: e})
-			}
-			for x := range state.AllExemptions(l.ID) {
-				put(control.Change{NewExemption: x})
-			}
-		}
-		if more {
-			yield(changes)
-		}
-	}
+	r.hearing.Lock()
+	defer r.hearing.Unlock()
+	r.heard = r.asked
 }
 
 // Matcher is the matcher that follows this replica.
@@ -189,8 +160,10 @@ func (r *Replica) Behind() int64 { return max(0, r.end.Load()-1-r.passed.Load())
 //
 // It counts by the wall clock too: the other one stands still while a machine is asleep.
 func (r *Replica) Age() time.Duration {
-	age := time.Since(r.made) - time.Duration(r.heard.Load())
-	return max(age, time.Duration(time.Now().UnixNano()-r.wall.Load()))
+	r.hearing.Lock()
+	defer r.hearing.Unlock()
+	now := time.Now()
+	return max(now.Sub(r.heard), now.Round(0).Sub(r.heard.Round(0)))
 }
 
 // CaughtUp reports whether the replica has applied everything that the log held

@@ -101,20 +101,14 @@ type Stats struct {
 	Batches Histogram                  // records in a batch, by BatchBuckets
 	Stages  [len(StageNames)]Histogram // seconds of each batch, by StageBuckets, in the order of StageNames
 
-	// Latency counts new alerts by the time from the gateway to the queue:
-	// Latency[i] took at most LatencyBuckets[i], the last element counts all.
-	Latency    [len(LatencyBuckets) + 1]int64
-	LatencySum time.Duration
+	Latency Histogram // seconds from the gateway to the queue of new alerts, by LatencyBuckets
 }
 
 type stats struct {
 	reads, sentinels, alerts, duplicates, stale, skipped, retries, panics, unknownSensor atomic.Int64
 
-	batches histogram
-	stages  [stages]histogram
-
-	latency    [len(LatencyBuckets) + 1]atomic.Int64
-	latencySum atomic.Int64
+	batches, latency histogram
+	stages           [stages]histogram
 
 	mu     sync.Mutex // guards the maps
 	deadBy map[Reason]int64
@@ -162,13 +156,7 @@ func (s *stats) observe(now time.Time, a *alert.Alert) {
 		return
 	}
 	took := now.Sub(time.UnixMilli(a.Read.Received))
-	s.latencySum.Add(int64(took))
-	for i, le := range LatencyBuckets {
-		if took.Seconds() <= le {
-			s.latency[i].Add(1)
-		}
-	}
-	s.latency[len(LatencyBuckets)].Add(1)
+	s.latency.add(int64(took), took.Seconds(), LatencyBuckets[:])
 }
 
 // Stats returns the counters; it may be called at any time.
@@ -177,15 +165,12 @@ func (p *Processor) Stats() Stats {
 	out := Stats{
 		Reads: s.reads.Load(), Sentinels: s.sentinels.Load(), Alerts: s.alerts.Load(),
 		Duplicates: s.duplicates.Load(), Stale: s.stale.Load(), Skipped: s.skipped.Load(),
-		Retries: s.retries.Load(), LatencySum: time.Duration(s.latencySum.Load()),
-		Panics: s.panics.Load(), UnknownSensor: s.unknownSensor.Load(),
-		Dead: map[Reason]int64{}, Lag: map[int]int64{}, Batches: s.batches.load(BatchBuckets[:], 1),
+		Retries: s.retries.Load(), Panics: s.panics.Load(), UnknownSensor: s.unknownSensor.Load(),
+		Dead: map[Reason]int64{}, Lag: map[int]int64{},
+		Batches: s.batches.load(BatchBuckets[:], 1), Latency: s.latency.load(LatencyBuckets[:], 1e9),
 	}
 	for i := range s.stages {
 		out.Stages[i] = s.stages[i].load(StageBuckets[:], 1e9)
-	}
-	for i := range s.latency {
-		out.Latency[i] = s.latency[i].Load()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

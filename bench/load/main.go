@@ -102,15 +102,8 @@ func run(n int) (*result, error) {
 	r.StateBytes = (after - before) / float64(n)
 
 	start = time.Now()
-	changes := make([]control.Change, 0, n+1)
-	for _, l := range state.Lists() {
-		changes = append(changes, control.Change{NewList: l})
-		for e := range state.All(l.ID) {
-			changes = append(changes, control.Change{NewEntry: e})
-		}
-	}
 	m := matcher.New()
-	m.Apply(changes, int64(n))
+	m.Load(state.Everything(), int64(n))
 	r.MatchSeconds = time.Since(start).Seconds()
 	r.MatchBytes = (heap() - after) / float64(n)
 	if got := m.Snapshot().Len(); got != n {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"iter"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,36 @@ func (s *State) LoadAll(recs []Record, unreadable func(*RecordError)) error {
 func (s *State) Settle() {
 	for _, b := range s.books {
 		b.entries.settle()
+	}
+}
+
+// Everything is all that s holds as changes to a consumer that knows nothing, in an order that
+// it can follow, in parts: the slice is used again for the next.
+func (s *State) Everything() iter.Seq[[]Change] {
+	return func(yield func([]Change) bool) {
+		const part = 1 << 15
+		changes, more := make([]Change, 0, part), true
+		put := func(c Change) {
+			if changes = append(changes, c); len(changes) == part {
+				more = more && yield(changes)
+				changes = changes[:0]
+			}
+		}
+		for _, sn := range s.Sensors() {
+			put(Change{NewSensor: sn})
+		}
+		for _, l := range s.Lists() {
+			put(Change{NewList: l})
+			for e := range s.All(l.ID) {
+				put(Change{NewEntry: e})
+			}
+			for x := range s.AllExemptions(l.ID) {
+				put(Change{NewExemption: x})
+			}
+		}
+		if more {
+			yield(changes)
+		}
 	}
 }
 

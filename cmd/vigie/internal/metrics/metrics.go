@@ -114,11 +114,7 @@ func (r *Registry) Processor(p *stream.Processor) {
 		for part, n := range s.Lag {
 			emit(gauge(lag, float64(n), strconv.Itoa(part)))
 		}
-		buckets := make(map[float64]uint64, len(stream.LatencyBuckets))
-		for i, le := range stream.LatencyBuckets {
-			buckets[le] = uint64(s.Latency[i])
-		}
-		emit(prometheus.MustNewConstHistogram(latency, uint64(s.Latency[len(stream.LatencyBuckets)]), s.LatencySum.Seconds(), buckets))
+		emit(histogram(latency, s.Latency, stream.LatencyBuckets[:]))
 		emit(histogram(batch, s.Batches, stream.BatchBuckets[:]))
 		for i, h := range s.Stages {
 			emit(histogram(stage, h, stream.StageBuckets[:], stream.StageNames[i]))
