@@ -51,7 +51,8 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 //     be left aside;
 //   - direction, make and color are at most 64 characters, none of them a
 //     control character or one that turns the direction of writing;
-//   - lane is at most 999, speed is 0 to 1000, image and received are not negative.
+//   - lane is at most 999, speed is 0 to 1000, lat within 90 and lon within 180 degrees,
+//     image, context and received are not negative.
 //
 // A country is never refused, see CountryCode.
 //
@@ -104,10 +105,14 @@ func (r *Read) check() *FieldError {
 		}
 	}
 	switch {
-	case r.Image != nil && r.Image.Partition < 0:
-		return &FieldError{"image.partition", "must not be negative"}
-	case r.Image != nil && r.Image.Offset < 0:
-		return &FieldError{"image.offset", "must not be negative"}
+	case !r.Image.valid():
+		return &FieldError{"image", "partition and offset must not be negative"}
+	case !r.Context.valid():
+		return &FieldError{"context", "partition and offset must not be negative"}
+	case !(r.Lat >= -90 && r.Lat <= 90): // refuses NaN too
+		return &FieldError{"lat", "must be -90 to 90 degrees"}
+	case !(r.Lon >= -180 && r.Lon <= 180):
+		return &FieldError{"lon", "must be -180 to 180 degrees"}
 	case r.Lane > MaxLane:
 		return &FieldError{"lane", "must be at most " + strconv.Itoa(MaxLane)}
 	case !(r.Speed >= 0 && r.Speed <= MaxSpeed): // refuses NaN too
@@ -124,6 +129,8 @@ func (r *Read) check() *FieldError {
 	}
 	return nil
 }
+
+func (img *Image) valid() bool { return img == nil || img.Partition >= 0 && img.Offset >= 0 }
 
 const reasonShare = "must be between 0 and 1 (0.95, not 95)"
 

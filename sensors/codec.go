@@ -87,7 +87,7 @@ const (
 
 // Decode reads a value of the reads topic into r, whose former content it drops
 // without reusing: r may be kept and copied freely. It takes one allocation for
-// all texts, one for each repeated field and one for the image.
+// all texts, one for each repeated field and one for each picture.
 //
 // Members and fields it does not know are skipped, since foreign producers and
 // newer versions send them. In JSON a null means that the sensor did not tell.
@@ -107,11 +107,11 @@ func Decode(value []byte, r *Read) error {
 }
 
 // DecodeView is Decode without the copies, for the loop that throws most reads
-// away: texts of r point into value and the slices and image of r are reused
+// away: texts of r point into value and the slices and pictures of r are reused
 // from call to call, so that a read costs no allocation. Until value changes or
 // r is decoded into again everything is as after Decode; Clone what is kept.
 func DecodeView(value []byte, r *Read) error {
-	var d = decoder{image: r.Image}
+	d := decoder{[...]*Image{r.Image, r.Context}}
 	reset := Read{Candidates: r.Candidates[:0], CharConf: r.CharConf[:0]}
 	*r = reset
 	var err error
@@ -139,19 +139,23 @@ func DecodeView(value []byte, r *Read) error {
 
 // decoder holds what a decoding may reuse.
 type decoder struct {
-	image *Image // spare; nil when there is none
+	spare [2]*Image // for the image and the context of a read; nil where there is none
 }
 
-// imageOf returns r.Image, supplying it from the spare or the heap.
-func (d *decoder) imageOf(r *Read) *Image {
-	if r.Image == nil {
-		if d.image == nil {
-			d.image = new(Image)
-		}
-		*d.image = Image{}
-		r.Image = d.image
+// imageOf returns r.Image, or r.Context, supplying it from the spare or the heap.
+func (d *decoder) imageOf(r *Read, context bool) *Image {
+	img, spare := &r.Image, &d.spare[0]
+	if context {
+		img, spare = &r.Context, &d.spare[1]
 	}
-	return r.Image
+	if *img == nil {
+		if *spare == nil {
+			*spare = new(Image)
+		}
+		**spare = Image{}
+		*img = *spare
+	}
+	return *img
 }
 
 // view is b as a string without a copy. It is sound because everything made of
@@ -177,6 +181,10 @@ const (
 	numColor
 	numReceived
 	numRetransmitted
+	numRevision
+	numLat
+	numLon
+	numContext
 )
 
 // protoNames gives the JSON name of each field number.
@@ -184,7 +192,8 @@ var protoNames = [...]string{
 	numID: "id", numSensor: "sensor", numPlate: "plate", numCountry: "country", numTS: "ts", numConf: "conf",
 	numPassage: "passage", numCandidates: "candidates", numCharConf: "char_conf", numImage: "image",
 	numLane: "lane", numDirection: "direction", numSpeed: "speed", numMake: "make", numColor: "color",
-	numReceived: "received", numRetransmitted: "retransmitted",
+	numReceived: "received", numRetransmitted: "retransmitted", numRevision: "revision",
+	numLat: "lat", numLon: "lon", numContext: "context",
 }
 
 // fault is a decoding error before its offset in the whole value is known.
@@ -321,8 +330,8 @@ func (d *decoder) protoField(b []byte, r *Read) (int, fault) {
 				r.CharConf = append(r.CharConf, math.Float32frombits(bits))
 			}
 			return tag + n, fault{}
-		case numImage:
-			f := protoImage(v, d.imageOf(r))
+		case numImage, numContext:
+			f := protoImage(v, d.imageOf(r, num == numContext))
 			if f.reason != "" {
 				return 0, fault{dotted(name, f.field), f.reason}
 			}
@@ -345,11 +354,15 @@ func (d *decoder) protoField(b []byte, r *Read) (int, fault) {
 			r.TS = int64(v)
 		case numReceived:
 			r.Received = int64(v)
-		case numLane:
+		case numLane, numRevision:
 			if v > math.MaxUint32 {
 				return 0, fault{name, reasonRange}
 			}
-			r.Lane = uint32(v)
+			if num == numLane {
+				r.Lane = uint32(v)
+			} else {
+				r.Revision = uint32(v)
+			}
 		case numRetransmitted:
 			r.Retransmitted = v != 0
 		default:
@@ -367,6 +380,10 @@ func (d *decoder) protoField(b []byte, r *Read) (int, fault) {
 			r.Conf = v
 		case numSpeed:
 			r.Speed = v
+		case numLat:
+			r.Lat = v
+		case numLon:
+			r.Lon = v
 		case numCharConf: // not packed
 			if len(r.CharConf) == maxElements {
 				return 0, fault{name, reasonElements}
@@ -538,19 +555,7 @@ func AppendProto(dst []byte, r *Read) ([]byte, error) {
 			dst = protowire.AppendFixed32(dst, math.Float32bits(c))
 		}
 	}
-	if img := r.Image; img != nil {
-		size := 0
-		if img.Partition != 0 {
-			size += protowire.SizeTag(1) + protowire.SizeVarint(uint64(img.Partition))
-		}
-		if img.Offset != 0 {
-			size += protowire.SizeTag(2) + protowire.SizeVarint(uint64(img.Offset))
-		}
-		dst = protowire.AppendTag(dst, numImage, protowire.BytesType)
-		dst = protowire.AppendVarint(dst, uint64(size))
-		dst = appendVarint(dst, 1, uint64(img.Partition))
-		dst = appendVarint(dst, 2, uint64(img.Offset))
-	}
+	dst = appendImage(dst, numImage, r.Image)
 	dst = appendVarint(dst, numLane, uint64(r.Lane))
 	dst = appendString(dst, numDirection, r.Direction)
 	dst = appendFloat(dst, numSpeed, r.Speed)
@@ -558,6 +563,10 @@ func AppendProto(dst []byte, r *Read) ([]byte, error) {
 	dst = appendString(dst, numColor, r.Color)
 	dst = appendVarint(dst, numReceived, uint64(r.Received))
 	dst = appendVarint(dst, numRetransmitted, protowire.EncodeBool(r.Retransmitted))
+	dst = appendVarint(dst, numRevision, uint64(r.Revision))
+	dst = appendFloat(dst, numLat, r.Lat)
+	dst = appendFloat(dst, numLon, r.Lon)
+	dst = appendImage(dst, numContext, r.Context)
 	switch n := len(dst) - start; {
 	case n == 0:
 		return dst, ErrEmpty
@@ -596,13 +605,32 @@ func encodable(r *Read) fault {
 			return fault{"char_conf", reasonNotFinite}
 		}
 	}
-	if !finiteBits(math.Float32bits(r.Conf)) {
-		return fault{"conf", reasonNotFinite}
-	}
-	if !finiteBits(math.Float32bits(r.Speed)) {
-		return fault{"speed", reasonNotFinite}
+	for _, f := range [...]struct {
+		name  string
+		value float32
+	}{{"conf", r.Conf}, {"speed", r.Speed}, {"lat", r.Lat}, {"lon", r.Lon}} {
+		if !finiteBits(math.Float32bits(f.value)) {
+			return fault{f.name, reasonNotFinite}
+		}
 	}
 	return fault{}
+}
+
+func appendImage(dst []byte, num protowire.Number, img *Image) []byte {
+	if img == nil {
+		return dst
+	}
+	size := 0
+	if img.Partition != 0 {
+		size += protowire.SizeTag(1) + protowire.SizeVarint(uint64(img.Partition))
+	}
+	if img.Offset != 0 {
+		size += protowire.SizeTag(2) + protowire.SizeVarint(uint64(img.Offset))
+	}
+	dst = protowire.AppendTag(dst, num, protowire.BytesType)
+	dst = protowire.AppendVarint(dst, uint64(size))
+	dst = appendVarint(dst, 1, uint64(img.Partition))
+	return appendVarint(dst, 2, uint64(img.Offset))
 }
 
 func appendString(dst []byte, num protowire.Number, s string) []byte {

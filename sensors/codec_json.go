@@ -22,7 +22,8 @@ const maxDepth = 16
 // Documented names of the JSON form, in the order of the struct fields.
 var (
 	readNames = []string{"id", "sensor", "plate", "country", "ts", "conf", "passage", "candidates", "char_conf",
-		"image", "lane", "direction", "speed", "make", "color", "received", "retransmitted"}
+		"image", "lane", "direction", "speed", "make", "color", "received", "retransmitted",
+		"revision", "lat", "lon", "context"}
 	candidateNames = []string{"plate", "conf"}
 	imageNames     = []string{"partition", "offset"}
 )
@@ -67,20 +68,14 @@ func (d *decoder) strictJSON(value []byte, r *Read) error {
 			return w.float(&r.Conf)
 		case "speed":
 			return w.float(&r.Speed)
+		case "lat":
+			return w.float(&r.Lat)
+		case "lon":
+			return w.float(&r.Lon)
 		case "lane":
-			tok, ok, err := w.scalar('0', reasonInteger)
-			if !ok {
-				return err
-			}
-			v, err := strconv.ParseInt(tok.String(), 10, 64)
-			switch {
-			case errors.Is(err, strconv.ErrRange), err == nil && (v > math.MaxUint32 || tok.String()[0] == '-'): // also -0
-				return w.fail(reasonRange)
-			case err != nil:
-				return w.fail(reasonInteger)
-			}
-			r.Lane = uint32(v)
-			return nil
+			return w.count(&r.Lane)
+		case "revision":
+			return w.count(&r.Revision)
 		case "retransmitted":
 			return w.boolean(&r.Retransmitted)
 		case "candidates":
@@ -102,11 +97,11 @@ func (d *decoder) strictJSON(value []byte, r *Read) error {
 				r.CharConf = append(r.CharConf, v)
 				return err
 			})
-		default: // image
+		default: // image and context
 			if w.null() {
 				return w.skip()
 			}
-			img := d.imageOf(r)
+			img := d.imageOf(r, name == "context")
 			return w.object(imageNames, func(name string) error {
 				if name == "offset" {
 					return w.integer(&img.Offset)
@@ -333,6 +328,23 @@ func (w *walker) integer(dst *int64) error {
 	return nil
 }
 
+// count reads a number as integer does, 0 or more.
+func (w *walker) count(dst *uint32) error {
+	tok, ok, err := w.scalar('0', reasonInteger)
+	if !ok {
+		return err
+	}
+	v, err := strconv.ParseInt(tok.String(), 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && (v > math.MaxUint32 || tok.String()[0] == '-'): // also -0
+		return w.fail(reasonRange)
+	case err != nil:
+		return w.fail(reasonInteger)
+	}
+	*dst = uint32(v)
+	return nil
+}
+
 func (w *walker) boolean(dst *bool) error {
 	tok, err := w.token()
 	if err != nil {
@@ -440,11 +452,9 @@ func (d *decoder) plainMember(p *plain, r *Read, seen *uint32) bool {
 	case 8:
 		ok = p.charConf(r)
 	case 9:
-		ok = d.plainImage(p, r)
+		ok = d.plainImage(p, r, false)
 	case 10:
-		var v int64
-		ok = p.i < len(p.s) && p.s[p.i] != '-' && p.integerOrNull(&v) && v <= math.MaxUint32
-		r.Lane = uint32(v)
+		ok = p.countOrNull(&r.Lane)
 	case 11:
 		ok = p.textOrNull(&r.Direction)
 	case 12:
@@ -457,6 +467,14 @@ func (d *decoder) plainMember(p *plain, r *Read, seen *uint32) bool {
 		ok = p.integerOrNull(&r.Received)
 	case 16:
 		ok = p.boolOrNull(&r.Retransmitted)
+	case 17:
+		ok = p.countOrNull(&r.Revision)
+	case 18:
+		ok = p.floatOrNull(&r.Lat)
+	case 19:
+		ok = p.floatOrNull(&r.Lon)
+	case 20:
+		ok = d.plainImage(p, r, true)
 	}
 	return ok
 }
@@ -618,6 +636,13 @@ func (p *plain) boolOrNull(dst *bool) bool {
 	return *dst || p.word("false") || p.word("null")
 }
 
+func (p *plain) countOrNull(dst *uint32) bool {
+	var v int64
+	ok := p.i < len(p.s) && p.s[p.i] != '-' && p.integerOrNull(&v) && v <= math.MaxUint32
+	*dst = uint32(v)
+	return ok
+}
+
 // integerOrNull takes up to 18 digits, which cannot overflow.
 func (p *plain) integerOrNull(dst *int64) bool {
 	if p.word("null") {
@@ -750,11 +775,11 @@ func (p *plain) candidates(r *Read) bool {
 	})
 }
 
-func (d *decoder) plainImage(p *plain, r *Read) bool {
+func (d *decoder) plainImage(p *plain, r *Read, context bool) bool {
 	if p.word("null") {
 		return true
 	}
-	img := d.imageOf(r)
+	img := d.imageOf(r, context)
 	return p.pair("partition", "offset", func(first bool) bool {
 		if !first {
 			return p.integerOrNull(&img.Offset)

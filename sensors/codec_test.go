@@ -25,6 +25,7 @@ func fullRead() Read {
 		Passage: "p-42", Candidates: []Candidate{{"AB123CO", 0.41}, {"A8123CD", 0.2}}, CharConf: []float32{0.9, 0.99, 0.5},
 		Image: &Image{Partition: 3, Offset: 1 << 40}, Lane: 2, Direction: "Lyon → Marseille", Speed: 121.5,
 		Make: "Citroën", Color: "grey", Received: 1773470467500, Retransmitted: true,
+		Revision: 3, Lat: 48.85661, Lon: -2.352222, Context: &Image{Partition: 4, Offset: 77},
 	}
 }
 
@@ -40,7 +41,7 @@ func randomRead(rng *rand.Rand) Read {
 	r := Read{
 		ID: text(), Sensor: "s" + text(), Plate: text(), Country: text(), TS: integer(), Conf: float(), Passage: text(),
 		Lane: uint32(integer()), Direction: text(), Speed: float(), Make: text(), Color: text(), Received: integer(),
-		Retransmitted: rng.IntN(2) == 0,
+		Retransmitted: rng.IntN(2) == 0, Revision: uint32(integer()), Lat: float(), Lon: float(),
 	}
 	for range rng.IntN(4) {
 		r.Candidates = append(r.Candidates, Candidate{text(), float()})
@@ -48,6 +49,9 @@ func randomRead(rng *rand.Rand) Read {
 	}
 	if rng.IntN(2) == 0 {
 		r.Image = &Image{int32(integer()), integer()}
+	}
+	if rng.IntN(2) == 0 {
+		r.Context = &Image{int32(integer()), integer()}
 	}
 	return r
 }
@@ -80,7 +84,7 @@ func TestJSONNames(t *testing.T) {
 		`"conf":0.95,"passage":"p-42","candidates":[{"plate":"AB123CO","conf":0.41},{"plate":"A8123CD","conf":0.2}],` +
 		`"char_conf":[0.9,0.99,0.5],"image":{"partition":3,"offset":1099511627776},"lane":2,` +
 		`"direction":"Lyon → Marseille","speed":121.5,"make":"Citroën","color":"grey","received":1773470467500,` +
-		`"retransmitted":true}`
+		`"retransmitted":true,"revision":3,"lat":48.85661,"lon":-2.352222,"context":{"partition":4,"offset":77}}`
 	r := fullRead()
 	for name, marshal := range map[string]func(any) ([]byte, error){
 		"encoding/json": stdjson.Marshal,
@@ -146,12 +150,16 @@ func toPB(r *Read) *readpb.Read {
 		Id: r.ID, Sensor: r.Sensor, Plate: r.Plate, Country: r.Country, Ts: r.TS, Conf: r.Conf, Passage: r.Passage,
 		CharConf: r.CharConf, Lane: r.Lane, Direction: r.Direction, Speed: r.Speed, Make: r.Make, Color: r.Color,
 		Received: r.Received, Retransmitted: r.Retransmitted,
+		Revision: r.Revision, Lat: r.Lat, Lon: r.Lon,
 	}
 	for _, c := range r.Candidates {
 		m.Candidates = append(m.Candidates, &readpb.Candidate{Plate: c.Plate, Conf: c.Conf})
 	}
 	if r.Image != nil {
 		m.Image = &readpb.Image{Partition: r.Image.Partition, Offset: r.Image.Offset}
+	}
+	if r.Context != nil {
+		m.Context = &readpb.Image{Partition: r.Context.Partition, Offset: r.Context.Offset}
 	}
 	return m
 }
@@ -161,12 +169,16 @@ func fromPB(m *readpb.Read) Read {
 		ID: m.GetId(), Sensor: m.GetSensor(), Plate: m.GetPlate(), Country: m.GetCountry(), TS: m.GetTs(), Conf: m.GetConf(),
 		Passage: m.GetPassage(), CharConf: m.GetCharConf(), Lane: m.GetLane(), Direction: m.GetDirection(),
 		Speed: m.GetSpeed(), Make: m.GetMake(), Color: m.GetColor(), Received: m.GetReceived(), Retransmitted: m.GetRetransmitted(),
+		Revision: m.GetRevision(), Lat: m.GetLat(), Lon: m.GetLon(),
 	}
 	for _, c := range m.GetCandidates() {
 		r.Candidates = append(r.Candidates, Candidate{c.GetPlate(), c.GetConf()})
 	}
 	if m.GetImage() != nil {
 		r.Image = &Image{m.GetImage().GetPartition(), m.GetImage().GetOffset()}
+	}
+	if m.GetContext() != nil {
+		r.Context = &Image{m.GetContext().GetPartition(), m.GetContext().GetOffset()}
 	}
 	return r
 }

@@ -57,6 +57,15 @@ type Read struct {
 	// Retransmitted says that the sensor sent the read again after an outage:
 	// its alerts are late and never ask for a stop.
 	Retransmitted bool `json:"retransmitted,omitzero"`
+	// Revision is 0 for the first read of a passage. A later one, which changes or
+	// strengthens what was read before, counts up: it may correct an alert.
+	Revision uint32 `json:"revision,omitzero"`
+	// Lat and Lon are where the sensor was, for one that moves: WGS 84 degrees to about
+	// 2 m, both 0 when it did not tell.
+	Lat float32 `json:"lat,omitzero"`
+	Lon float32 `json:"lon,omitzero"`
+	// Context is the picture of the whole scene, Image that of the plate.
+	Context *Image `json:"context,omitzero"`
 }
 
 // Candidate is another reading that the sensor thought possible.
@@ -71,6 +80,14 @@ type Image struct {
 	Offset    int64 `json:"offset"`
 }
 
+func (img *Image) clone() *Image {
+	if img == nil {
+		return nil
+	}
+	c := *img
+	return &c
+}
+
 // Clone returns a copy of r that shares no memory with it, so that it outlives
 // the buffer behind a read of DecodeView.
 func (r *Read) Clone() Read {
@@ -83,10 +100,7 @@ func (r *Read) Clone() Read {
 		c.Candidates[i].Plate = strings.Clone(c.Candidates[i].Plate)
 	}
 	c.CharConf = slices.Clone(r.CharConf)
-	if r.Image != nil {
-		img := *r.Image
-		c.Image = &img
-	}
+	c.Image, c.Context = r.Image.clone(), r.Context.clone()
 	return c
 }
 

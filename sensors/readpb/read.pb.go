@@ -52,6 +52,14 @@ type Read struct {
 	Received int64 `protobuf:"varint,16,opt,name=received,proto3" json:"received,omitempty"`
 	// The sensor marked the read as sent again after an outage.
 	Retransmitted bool `protobuf:"varint,17,opt,name=retransmitted,proto3" json:"retransmitted,omitempty"`
+	// 0 for the first read of a passage; a later one, which changes or strengthens
+	// it, counts up.
+	Revision uint32 `protobuf:"varint,18,opt,name=revision,proto3" json:"revision,omitempty"`
+	// WGS 84 degrees; 0 and 0 means not told.
+	Lat float32 `protobuf:"fixed32,19,opt,name=lat,proto3" json:"lat,omitempty"`
+	Lon float32 `protobuf:"fixed32,20,opt,name=lon,proto3" json:"lon,omitempty"`
+	// The picture of the whole scene; image is that of the plate.
+	Context       *Image `protobuf:"bytes,21,opt,name=context,proto3" json:"context,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,6 +213,34 @@ func (x *Read) GetRetransmitted() bool {
 	return false
 }
 
+func (x *Read) GetRevision() uint32 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Read) GetLat() float32 {
+	if x != nil {
+		return x.Lat
+	}
+	return 0
+}
+
+func (x *Read) GetLon() float32 {
+	if x != nil {
+		return x.Lon
+	}
+	return 0
+}
+
+func (x *Read) GetContext() *Image {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
 // Candidate is another reading that the sensor thought possible.
 type Candidate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -315,7 +351,7 @@ var File_sensors_readpb_read_proto protoreflect.FileDescriptor
 
 const file_sensors_readpb_read_proto_rawDesc = "" +
 	"\n" +
-	"\x19sensors/readpb/read.proto\x12\bvigie.v1\"\xc9\x03\n" +
+	"\x19sensors/readpb/read.proto\x12\bvigie.v1\"\xb4\x04\n" +
 	"\x04Read\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06sensor\x18\x02 \x01(\tR\x06sensor\x12\x14\n" +
@@ -336,7 +372,11 @@ const file_sensors_readpb_read_proto_rawDesc = "" +
 	"\x04make\x18\x0e \x01(\tR\x04make\x12\x14\n" +
 	"\x05color\x18\x0f \x01(\tR\x05color\x12\x1a\n" +
 	"\breceived\x18\x10 \x01(\x03R\breceived\x12$\n" +
-	"\rretransmitted\x18\x11 \x01(\bR\rretransmitted\"5\n" +
+	"\rretransmitted\x18\x11 \x01(\bR\rretransmitted\x12\x1a\n" +
+	"\brevision\x18\x12 \x01(\rR\brevision\x12\x10\n" +
+	"\x03lat\x18\x13 \x01(\x02R\x03lat\x12\x10\n" +
+	"\x03lon\x18\x14 \x01(\x02R\x03lon\x12)\n" +
+	"\acontext\x18\x15 \x01(\v2\x0f.vigie.v1.ImageR\acontext\"5\n" +
 	"\tCandidate\x12\x14\n" +
 	"\x05plate\x18\x01 \x01(\tR\x05plate\x12\x12\n" +
 	"\x04conf\x18\x02 \x01(\x02R\x04conf\"=\n" +
@@ -365,11 +405,12 @@ var file_sensors_readpb_read_proto_goTypes = []any{
 var file_sensors_readpb_read_proto_depIdxs = []int32{
 	1, // 0: vigie.v1.Read.candidates:type_name -> vigie.v1.Candidate
 	2, // 1: vigie.v1.Read.image:type_name -> vigie.v1.Image
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 2: vigie.v1.Read.context:type_name -> vigie.v1.Image
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_sensors_readpb_read_proto_init() }

@@ -149,14 +149,19 @@ func readToProto(r *sensors.Read) *readpb.Read {
 		Id: r.ID, Sensor: r.Sensor, Plate: r.Plate, Country: r.Country, Ts: r.TS, Conf: r.Conf,
 		Passage: r.Passage, CharConf: r.CharConf, Lane: r.Lane, Direction: r.Direction, Speed: r.Speed,
 		Make: r.Make, Color: r.Color, Received: r.Received, Retransmitted: r.Retransmitted,
+		Revision: r.Revision, Lat: r.Lat, Lon: r.Lon, Image: imageToProto(r.Image), Context: imageToProto(r.Context),
 	}
 	for _, c := range r.Candidates {
 		m.Candidates = append(m.Candidates, &readpb.Candidate{Plate: c.Plate, Conf: c.Conf})
 	}
-	if r.Image != nil {
-		m.Image = &readpb.Image{Partition: r.Image.Partition, Offset: r.Image.Offset}
-	}
 	return m
+}
+
+func imageToProto(img *sensors.Image) *readpb.Image {
+	if img == nil {
+		return nil
+	}
+	return &readpb.Image{Partition: img.Partition, Offset: img.Offset}
 }
 
 func readFromProto(m *readpb.Read) sensors.Read {
@@ -165,6 +170,8 @@ func readFromProto(m *readpb.Read) sensors.Read {
 		Conf: finite(m.GetConf()), Passage: m.GetPassage(), CharConf: m.GetCharConf(), Lane: m.GetLane(),
 		Direction: m.GetDirection(), Speed: finite(m.GetSpeed()), Make: m.GetMake(), Color: m.GetColor(),
 		Received: m.GetReceived(), Retransmitted: m.GetRetransmitted(),
+		Revision: m.GetRevision(), Lat: finite(m.GetLat()), Lon: finite(m.GetLon()),
+		Image: imageFromProto(m.GetImage()), Context: imageFromProto(m.GetContext()),
 	}
 	for i, conf := range r.CharConf {
 		r.CharConf[i] = finite(conf)
@@ -172,8 +179,12 @@ func readFromProto(m *readpb.Read) sensors.Read {
 	for _, c := range m.GetCandidates() {
 		r.Candidates = append(r.Candidates, sensors.Candidate{Plate: c.GetPlate(), Conf: finite(c.GetConf())})
 	}
-	if i := m.GetImage(); i != nil {
-		r.Image = &sensors.Image{Partition: i.GetPartition(), Offset: i.GetOffset()}
-	}
 	return r
+}
+
+func imageFromProto(m *readpb.Image) *sensors.Image {
+	if m == nil {
+		return nil
+	}
+	return &sensors.Image{Partition: m.GetPartition(), Offset: m.GetOffset()}
 }
