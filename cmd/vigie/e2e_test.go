@@ -48,6 +48,7 @@ type site struct {
 
 	mu   sync.Mutex
 	logs bytes.Buffer // of every process
+	urls []string     // likewise
 }
 
 // Tokens of every site.
@@ -154,6 +155,7 @@ func (s *site) serve(target string) *process {
 	case <-time.After(patience):
 		s.t.Fatalf("vigie serve --target %s does not start", target)
 	}
+	s.urls = append(s.urls, p.url)
 	s.until("the process is ready", func() bool {
 		resp, err := http.Get(p.url + "/readyz")
 		if err != nil {
@@ -176,10 +178,29 @@ func (s *site) until(what string, ok func() bool) {
 	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
+			for _, url := range s.urls {
+				s.t.Log(figures(url))
+			}
 			s.t.Fatalf("waited %v until %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// figures are the metrics of a process that are not 0, as far as it answers.
+func figures(url string) string {
+	resp, err := http.Get(url + "/metrics")
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	text := strings.Builder{}
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if l := lines.Text(); strings.HasPrefix(l, "vigie_") && !strings.HasSuffix(l, " 0") && !strings.Contains(l, "_bucket{") {
+			text.WriteString(l + "\n")
+		}
+	}
+	return text.String()
 }
 
 // call makes an HTTP request and returns the answer.
