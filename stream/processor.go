@@ -176,20 +176,9 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 	finishing, stop := drain(ctx, p.cfg.Drain)
 	defer stop()
 
-	var done, committed int64 // next offsets
-	var since time.Time       // when done first ran ahead of committed
-	commit := func(ctx context.Context) error {
-		if done == committed {
-			return nil
-		}
-		w.at = time.Now()
-		if err := part.Commit(ctx, done); err != nil {
-			return fmt.Errorf("commit partition %d at offset %d: %w", part.ID(), done, err)
-		}
-		w.lap(stageCommit)
-		committed = done
-		return nil
-	}
+	var done int64 // next offset
+	commits := committer{p: p, part: part}
+	defer func() { _ = commits.wait() }()
 	inTime := true
 	for ctx.Err() == nil {
 		stage := stageFetch
@@ -225,25 +214,20 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 			break
 		}
 		now := p.cfg.Clock()
-		if next := w.stored(); next > done {
-			if done == committed {
-				since = now
-			}
-			done = next
-		}
+		done = max(done, w.stored())
 		w.lag.Store(max(0, w.batch.HighWater-w.batch.Next))
-		if done != committed && now.Sub(since) >= p.cfg.CommitEvery {
-			if err := commit(ctx); err != nil && ctx.Err() == nil {
-				return err
-			}
+		if err := commits.poll(); err != nil && ctx.Err() == nil {
+			return err
 		}
+		commits.begin(finishing, done, now)
 	}
 	if inTime && w.store(finishing) == nil {
 		done = max(done, w.stored())
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Drain)
 	defer cancel()
-	return commit(last)
+	_ = commits.wait() // the last commit tells what is wrong
+	return commits.last(last, done)
 }
 
 // process matches the batch in hand. Its only error is that there was no time left.

@@ -38,8 +38,9 @@ type Partition interface {
 	// last committed offset.
 	Fetch(ctx context.Context, b *Batch) error
 	// Commit records that every offset below next is done with. It is called
-	// only when the alerts of those records are safely stored. It fails, and
-	// changes nothing, once the partition belongs to someone else.
+	// only when the alerts of those records are safely stored, by one goroutine at a
+	// time, which need not be that of Fetch. It fails, and changes nothing, once the
+	// partition belongs to someone else.
 	Commit(ctx context.Context, next int64) error
 }
 

@@ -340,7 +340,8 @@ type partition struct {
 	group *groupRun
 	id    int
 
-	start   int64 // where a consume begins: the last committed offset, -1 for the first there is
+	start   int64 // where a consume begins: the last committed offset, -1 for the first there is; owned by Commit during one
+	again   int64 // where the next consume begins instead of start, -1 for nowhere else
 	handed  bool  // this consume was given records
 	damage  int   // reads in a row that met a damaged batch
 	markers int64 // told to the statistics
@@ -353,7 +354,7 @@ type partition struct {
 func (s *Source) newPartition(run *groupRun, gen *kafkago.Generation, a kafkago.PartitionAssignment) *partition {
 	p := &partition{
 		reader: s.c.newReader(s.topic, a.ID, s.cfg.MaxWait, s.cfg.MaxBytes, s.cfg.MaxBatchBytes, false),
-		s:      s, gen: gen, group: run, id: a.ID, start: max(a.Offset, -1),
+		s:      s, gen: gen, group: run, id: a.ID, start: max(a.Offset, -1), again: -1,
 	}
 	p.atNext.Store(p.start)
 	p.atCommitted.Store(p.start)
@@ -389,6 +390,9 @@ func (p *partition) run(ctx, ended context.Context) {
 		err := p.group.consume(ctx, p)
 		if ctx.Err() != nil {
 			return
+		}
+		if p.again >= 0 {
+			p.start, p.again = p.again, -1
 		}
 		if n++; p.start != before {
 			n = 1 // it made progress
@@ -474,9 +478,11 @@ func (p *partition) relocate(ctx context.Context, b *stream.Batch) error {
 		p.s.stats.rewinds.Add(1)
 		p.c.log.Error("kafka: a partition ends before the offset to be read next: was the topic made anew? Reading it from its beginning",
 			zap.String("topic", p.topic), zap.Int("partition", p.id), zap.Int64("next", p.next), zap.Int64("end", end), zap.Int64("first", first))
-		if p.start = first; p.handed {
+		if p.handed {
+			p.again = first // once the commits of this consume have ended
 			return fmt.Errorf("kafka: %s/%d: %w", p.topic, p.id, ErrRewound) // offsets must not go back under one consume
 		}
+		p.start = first
 		p.seek(first)
 		return nil
 	}

@@ -667,8 +667,8 @@ func TestRelocate(t *testing.T) {
 			t.Fatalf("from offset 1000 of 10: %v, %+v", err, batch)
 		}
 		p.seek(500) // the log was cut short behind our back
-		if err := fetch(); !errors.Is(err, ErrRewound) || p.start != 0 {
-			t.Errorf("got %v, start %d, want ErrRewound and 0", err, p.start)
+		if err := fetch(); !errors.Is(err, ErrRewound) || p.again != 0 {
+			t.Errorf("got %v, again at %d, want ErrRewound and 0", err, p.again)
 		}
 		p.seek(p.start)
 		p.handed = false
