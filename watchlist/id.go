@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"io"
 
 	"vigie/watchlist/plate"
@@ -81,7 +82,7 @@ func EntryID(l *List, k plate.Key, c plate.Country) string { return entryID(l, k
 func PatternID(l *List, p Pattern, c plate.Country) string { return entryID(l, p.Text(), c) }
 
 func entryID(l *List, text string, c plate.Country) string {
-	return l.keyedID("vigie entry 1", text, c.String())
+	return l.keyedID(entryText, text, c.String())
 }
 
 // ExemptionID returns the id of the exemption of a read from the entry with an id on
@@ -96,18 +97,29 @@ func (l *List) keyedID(what, a, b string) string {
 	if len(l.Salt) < SaltSize {
 		panic("watchlist: an id under a list without a salt")
 	}
-	mac := hmac.New(sha256.New, l.Salt)
-	buf := make([]byte, 0, 192)
-	for i, s := range [...]string{what, l.ID, a, b} {
-		if i > 0 {
-			buf = append(buf, 0)
-		}
-		buf = append(buf, s...)
-	}
-	mac.Write(buf)
-	var sum [sha256.Size]byte
-	return entryIDEncoding.EncodeToString(mac.Sum(sum[:0])[:16])
+	raw := rawID(hmac.New(sha256.New, l.Salt), []byte(what+"\x00"+l.ID+"\x00"+a+"\x00"+b), nil)
+	return entryIDEncoding.EncodeToString(raw)
 }
+
+// idBytes is what EntryIDLen characters stand for.
+const idBytes = 16
+
+// rawID is what the id made of text under a key stands for, in buf if that has room for sha256.Size.
+func rawID(mac hash.Hash, text, buf []byte) []byte {
+	mac.Reset()
+	mac.Write(text)
+	return mac.Sum(buf[:0])[:idBytes]
+}
+
+// appendEntryText appends what the id of an entry for plate k and country c on a list is made
+// of.
+func appendEntryText(dst []byte, list string, k plate.Key, c plate.Country) []byte {
+	dst = append(append(append(dst, entryText+"\x00"...), list...), 0)
+	dst = append(k.AppendTo(dst), 0)
+	return append(dst, c.String()...)
+}
+
+const entryText = "vigie entry 1"
 
 // Tag returns a 32-bit digest of the salt, the mark of this list among all that
 // ever bore its id. It is 0 only for a list without a salt.

@@ -1,9 +1,14 @@
 package watchlist
 
 import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"hash/maphash"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,7 +18,7 @@ import (
 	"vigie/watchlist/plate"
 )
 
-// Packed is an Entry as processes keep millions of them: some 60 bytes without a
+// Packed is an Entry as processes keep millions of them: some 45 bytes without a
 // pointer in them, where the Entry with its texts has 260 and seven pointers that
 // every garbage collection follows. It never changes. Two are the same entry at the
 // same version when the pointers are equal.
@@ -32,7 +37,7 @@ import (
 //	..  length of the rest, a uvarint
 //	    owner: list and its tag, a number in owners
 //	    version
-//	    id: 16 bytes, or a text
+//	    id: nothing where owner and plate give it, 16 bytes, or a text
 //	    plate: where key has separators, or a text
 //	    pattern, with that flag only
 //	    reason, requester, vehicle, safety, case reference
@@ -48,6 +53,7 @@ const (
 	packedWritten             // the plate is a text
 	packedSpaces              // the separators are spaces, else hyphens
 	packedPattern
+	packedDerived // the id is EntryID under the salt of the owner
 )
 
 const (
@@ -123,7 +129,10 @@ func (p *Packed) AppendID(dst []byte) []byte {
 		_, size := binary.Uvarint(b)
 		b = b[size:]
 	}
-	if p.flags&packedID != 0 {
+	switch {
+	case p.flags&packedDerived != 0:
+		return entryIDEncoding.AppendEncode(dst, p.derived())
+	case p.flags&packedID != 0:
 		return entryIDEncoding.AppendEncode(dst, b[:idBytes])
 	}
 	n, size := binary.Uvarint(b)
@@ -131,6 +140,12 @@ func (p *Packed) AppendID(dst []byte) []byte {
 		return append(dst, texts.at(n/2)...)
 	}
 	return append(dst, b[size:][:n/2]...)
+}
+
+// derived is the id that owner and plate give.
+func (p *Packed) derived() []byte {
+	n, _ := binary.Uvarint(p.rest())
+	return rawID(hmac.New(sha256.New, salts.at(n)), appendEntryText(nil, owners.at(n).list, p.Key(), p.Country()), nil)
 }
 
 // ID is Entry.ID.
@@ -157,9 +172,12 @@ func (p *Packed) Unpack() *Entry {
 	}
 	from, until := p.Validity()
 	e.ValidFrom, e.ValidUntil = time.UnixMilli(from).UTC(), time.UnixMilli(until).UTC()
-	if p.flags&packedID != 0 {
+	switch {
+	case p.flags&packedDerived != 0:
+		e.ID = p.ID()
+	case p.flags&packedID != 0:
 		e.ID = entryIDEncoding.EncodeToString([]byte(r.take(idBytes)))
-	} else {
+	default:
 		e.ID = r.text()
 	}
 	if p.flags&packedWritten != 0 {
@@ -211,9 +229,6 @@ func (r *unpacker) text() string {
 	}
 	return r.take(int(n / 2))
 }
-
-// idBytes is what EntryIDLen characters stand for.
-const idBytes = 16
 
 // separate spells k with separators before the characters whose bits are set in mask,
 // two bytes, the lowest bit for the first.
@@ -318,6 +333,52 @@ var (
 	texts  table[string]
 )
 
+// saltTable has the salts of owners, by their numbers. A salt stays what it was first: ids are
+// made with it that were found right with it.
+type saltTable struct {
+	mu    sync.Mutex
+	salts atomic.Pointer[[][]byte] // never written to; nil for an owner whose salt is not known
+}
+
+func (t *saltTable) at(owner uint64) []byte {
+	if salts := t.salts.Load(); salts != nil && owner < uint64(len(*salts)) {
+		return (*salts)[owner]
+	}
+	return nil
+}
+
+func (t *saltTable) put(owner uint64, salt []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.at(owner) != nil {
+		return
+	}
+	var salts [][]byte
+	if old := t.salts.Load(); old != nil {
+		salts = slices.Clone(*old)
+	}
+	for uint64(len(salts)) <= owner {
+		salts = append(salts, nil)
+	}
+	salts[owner] = slices.Clone(salt)
+	t.salts.Store(&salts)
+}
+
+var salts saltTable
+
+// RememberSalt lets the entries of l that are packed from now on do without their ids, a
+// quarter of them: list and plate give them.
+func RememberSalt(l *List) {
+	if len(l.Salt) >= SaltSize {
+		salts.put(ownerNumber(owner{l.ID, l.Tag()}), l.Salt)
+	}
+}
+
+func ownerNumber(o owner) uint64 {
+	n, _ := owners.number(o, math.MaxInt, func(o owner) owner { return owner{strings.Clone(o.list), o.tag} })
+	return n
+}
+
 const (
 	maxTexts = 1 << 15
 	maxText  = 128 // bytes of one of texts
@@ -336,6 +397,9 @@ type Packer struct {
 	met     map[uint64]struct{} // hashes of those met once
 	owner   owner               // the last one
 	ownerN  uint64
+	mac     hash.Hash // under the salt of owner; nil when that is not known
+	text    []byte    // for mac, likewise sum
+	sum     [sha256.Size]byte
 }
 
 // packerSlab is what Bulk allocates at once: a size class of the runtime.
@@ -370,10 +434,13 @@ func (k *Packer) Pack(e *Entry) *Packed {
 
 	rest := binary.AppendUvarint(k.buf[:0], k.ownerNumber(owner{e.List, e.ListTag}))
 	rest = binary.AppendVarint(rest, e.Version)
-	if id, ok := packID(e.ID); ok {
+	switch id, ok := packID(e.ID); {
+	case ok && k.derives(id, e):
+		b[0] |= packedDerived
+	case ok:
 		b[0] |= packedID
 		rest = append(rest, id[:]...)
-	} else {
+	default:
 		rest = appendText(rest, e.ID)
 	}
 	if mask, spaces, ok := separated(e.Key, e.Plate); ok {
@@ -423,10 +490,24 @@ func packID(id string) (raw [idBytes]byte, ok bool) {
 
 func (k *Packer) ownerNumber(o owner) uint64 {
 	if k.owner != o || k.owner.list == "" {
-		k.ownerN, _ = owners.number(o, math.MaxInt, func(o owner) owner { return owner{strings.Clone(o.list), o.tag} })
-		k.owner = owners.at(k.ownerN)
+		k.ownerN = ownerNumber(o)
+		k.owner, k.mac = owners.at(k.ownerN), nil
+	}
+	if k.mac == nil {
+		if salt := salts.at(k.ownerN); salt != nil {
+			k.mac = hmac.New(sha256.New, salt)
+		}
 	}
 	return k.ownerN
+}
+
+// derives reports whether the owner, which is that of e, and the plate of e give the id.
+func (k *Packer) derives(id [idBytes]byte, e *Entry) bool {
+	if k.mac == nil || !e.Pattern.IsZero() {
+		return false
+	}
+	k.text = appendEntryText(k.text[:0], e.List, e.Key, e.Country)
+	return bytes.Equal(rawID(k.mac, k.text, k.sum[:]), id[:])
 }
 
 func appendText(b []byte, s string) []byte {

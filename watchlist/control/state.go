@@ -226,6 +226,7 @@ func (b *book) setList(l *watchlist.List, emit func(Change)) {
 	b.list, b.tag = l, 0
 	if l != nil {
 		b.tag = l.Tag()
+		watchlist.RememberSalt(l)
 	}
 	if before.list == nil && l == nil {
 		return
