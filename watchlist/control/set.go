@@ -62,10 +62,21 @@ func appendID[P identified](dst []byte, v P) []byte {
 	panic("control: not in any set")
 }
 
-// compareID compares the id of what is in a set with another.
-func compareID[P identified](v P, id []byte) int {
+// sought is an id that is looked for. An entry may have to compute its own, and next to
+// always the prefix alone tells.
+type sought[P identified] struct {
+	prefix uint64
+	id     []byte
+	of     P // whose id it is, where id is not known; else nil
+}
+
+// compare compares the id of what is in a set with the one that is looked for.
+func (s *sought[P]) compare(v P) int {
 	var buf [watchlist.MaxIDBytes]byte
-	return bytes.Compare(appendID(buf[:0], v), id)
+	if s.of != nil {
+		s.id, s.of = appendID(nil, s.of), nil
+	}
+	return bytes.Compare(appendID(buf[:0], v), s.id)
 }
 
 // prefix returns the beginning of id, twelve characters of the base32 of
@@ -111,21 +122,21 @@ var rankOf = func() (t [256]uint8) {
 	return t
 }()
 
-// less reports whether it sorts before an item with prefix p and the given id.
-func (it item[P]) less(p uint64, id []byte) bool {
-	if it.prefix != p {
-		return it.prefix < p
+// less reports whether it sorts before what is looked for.
+func (it item[P]) less(s *sought[P]) bool {
+	if it.prefix != s.prefix {
+		return it.prefix < s.prefix
 	}
-	return compareID(it.value, id) < 0
+	return s.compare(it.value) < 0
 }
 
 // begins reports whether a run or a block whose first item is it, with prefix first,
-// begins at or before the id with prefix p.
-func begins[P identified](first uint64, it *item[P], p uint64, id []byte) bool {
-	if first != p {
-		return first < p
+// begins at or before what is looked for.
+func begins[P identified](first uint64, it *item[P], s *sought[P]) bool {
+	if first != s.prefix {
+		return first < s.prefix
 	}
-	return compareID(it.value, id) <= 0
+	return s.compare(it.value) <= 0
 }
 
 // place is where an item is, or where it belongs.
@@ -133,26 +144,28 @@ type place struct{ run, block, item int }
 
 // find returns where id is, or where it belongs. The run and the block exist unless the
 // set is empty.
-func (s *set[P]) find(id []byte) (at place, found bool) { return s.findPrefix(prefix(id), id) }
+func (s *set[P]) find(id []byte) (at place, found bool) {
+	return s.findSought(&sought[P]{prefix: prefix(id), id: id})
+}
 
-// findPrefix is find for an id with prefix p.
-func (s *set[P]) findPrefix(p uint64, id []byte) (at place, found bool) {
+func (s *set[P]) findSought(it *sought[P]) (at place, found bool) {
 	if len(s.runs) == 0 {
 		return place{}, false
 	}
-	at, end := s.findBlock(p, id)
+	at, end := s.findBlock(it)
 	b := &s.runs[at.run].blocks[at.block]
 	items := b.items
-	at.item = search(len(items), guess(len(items), p, b.first, end), func(i int) bool { return items[i].less(p, id) })
-	return at, at.item < len(items) && items[at.item].prefix == p && compareID(items[at.item].value, id) == 0
+	at.item = search(len(items), guess(len(items), it.prefix, b.first, end), func(i int) bool { return items[i].less(it) })
+	return at, at.item < len(items) && items[at.item].prefix == it.prefix && it.compare(items[at.item].value) == 0
 }
 
-// findBlock returns the run and the block of a set that is not empty in which an id with
-// prefix p is, or where it belongs, and the prefix at which the next block begins.
-func (s *set[P]) findBlock(p uint64, id []byte) (at place, end uint64) {
+// findBlock returns the run and the block of a set that is not empty in which an id
+// is, or where it belongs, and the prefix at which the next block begins.
+func (s *set[P]) findBlock(it *sought[P]) (at place, end uint64) {
+	p := it.prefix
 	end = 1 << prefixBits
 	n := search(len(s.runs), guess(len(s.runs), p, 0, end), func(i int) bool {
-		return begins(s.runs[i].first, &s.runs[i].blocks[0].items[0], p, id)
+		return begins(s.runs[i].first, &s.runs[i].blocks[0].items[0], it)
 	})
 	at.run = max(0, n-1)
 	r := &s.runs[at.run]
@@ -160,7 +173,7 @@ func (s *set[P]) findBlock(p uint64, id []byte) (at place, end uint64) {
 		end = s.runs[at.run+1].first
 	}
 	n = search(len(r.blocks), guess(len(r.blocks), p, r.first, end), func(i int) bool {
-		return begins(r.blocks[i].first, &r.blocks[i].items[0], p, id)
+		return begins(r.blocks[i].first, &r.blocks[i].items[0], it)
 	})
 	at.block = max(0, n-1)
 	if at.block+1 < len(r.blocks) {
@@ -222,12 +235,11 @@ func (s *set[P]) get(id []byte) P {
 // put adds e and returns the entry of the same id that it replaces, or nil.
 func (s *set[P]) put(e P) (old P) {
 	var buf [watchlist.MaxIDBytes]byte
-	id := appendID(buf[:0], e)
-	return s.putItem(item[P]{prefix(id), e}, id)
+	return s.putItem(item[P]{prefix(appendID(buf[:0], e)), e})
 }
 
-func (s *set[P]) putItem(it item[P], id []byte) (old P) {
-	at, ok := s.findPrefix(it.prefix, id)
+func (s *set[P]) putItem(it item[P]) (old P) {
+	at, ok := s.findSought(&sought[P]{prefix: it.prefix, of: it.value})
 	if ok {
 		there := &s.runs[at.run].blocks[at.block].items[at.item]
 		old, there.value = there.value, it.value
@@ -395,14 +407,12 @@ func (s *set[P]) unite(parts []part[P]) {
 func (p *part[P]) putAll(items []item[P], done func(old, new P)) {
 	mine := p.sorted(items)
 	const ahead = 16
-	var buf [watchlist.MaxIDBytes]byte
 	for some := range slices.Chunk(mine, ahead) {
 		for i := range some {
 			p.touch(some[i])
 		}
 		for i := range some {
-			id := appendID(buf[:0], some[i].value)
-			done(p.putItem(some[i], id), some[i].value)
+			done(p.putItem(some[i]), some[i].value)
 		}
 	}
 }
@@ -437,7 +447,7 @@ func (p *part[P]) touch(it item[P]) {
 	if len(p.runs) == 0 {
 		return
 	}
-	at, end := p.findBlock(it.prefix, nil)
+	at, end := p.findBlock(&sought[P]{prefix: it.prefix, of: it.value})
 	b := &p.runs[at.run].blocks[at.block]
 	for i := max(0, guess(len(b.items), it.prefix, b.first, end)-4); i < len(b.items); i += 4 {
 		p.touched += b.items[i].prefix
