@@ -228,6 +228,10 @@ type Claim struct {
 func (r *Replica) StillWanted(c Claim, now time.Time) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	e, l := r.state.Entry(c.List, c.Entry), r.state.List(c.List)
-	return e != nil && l != nil && e.Action == c.Action && queueOf(l) == c.Queue && now.Before(e.ValidUntil)
+	e, l := r.state.Packed(c.List, c.Entry), r.state.List(c.List)
+	if e == nil || l == nil {
+		return false
+	}
+	_, until := e.Validity()
+	return e.Action() == c.Action && queueOf(l) == c.Queue && now.UnixMilli() < until
 }

@@ -131,7 +131,7 @@ func (p *Packed) AppendID(dst []byte) []byte {
 	}
 	switch {
 	case p.flags&packedDerived != 0:
-		return entryIDEncoding.AppendEncode(dst, p.derived())
+		return p.appendDerived(dst)
 	case p.flags&packedID != 0:
 		return entryIDEncoding.AppendEncode(dst, b[:idBytes])
 	}
@@ -142,10 +142,13 @@ func (p *Packed) AppendID(dst []byte) []byte {
 	return append(dst, b[size:][:n/2]...)
 }
 
-// derived is the id that owner and plate give.
-func (p *Packed) derived() []byte {
+// appendDerived appends the id that owner and plate give.
+func (p *Packed) appendDerived(dst []byte) []byte {
 	n, _ := binary.Uvarint(p.rest())
-	return rawID(hmac.New(sha256.New, salts.at(n)), appendEntryText(nil, owners.at(n).list, p.Key(), p.Country()), nil)
+	s := salts.at(n)
+	m := s.macs.Get().(*idMaker)
+	defer s.macs.Put(m)
+	return entryIDEncoding.AppendEncode(dst, m.entry(owners.at(n).list, p.Key(), p.Country()))
 }
 
 // ID is Entry.ID.
@@ -337,30 +340,50 @@ var (
 // made with it that were found right with it.
 type saltTable struct {
 	mu    sync.Mutex
-	salts atomic.Pointer[[][]byte] // never written to; nil for an owner whose salt is not known
+	salts atomic.Pointer[[]*salt] // never written to; nil for an owner whose salt is not known
 }
 
-func (t *saltTable) at(owner uint64) []byte {
+// salt is the salt of a list, in makers of ids that are used again: millions of ids are made
+// when lists are loaded, and some for every patrol and second.
+type salt struct{ macs sync.Pool } // of *idMaker
+
+// idMaker makes ids under one salt. One goroutine may use it at a time.
+type idMaker struct {
+	mac  hash.Hash
+	text []byte
+	sum  [sha256.Size]byte
+}
+
+func newIDMaker(salt []byte) *idMaker { return &idMaker{mac: hmac.New(sha256.New, salt)} }
+
+// entry is what the id of an entry stands for; it stays until the next call.
+func (m *idMaker) entry(list string, k plate.Key, c plate.Country) []byte {
+	m.text = appendEntryText(m.text[:0], list, k, c)
+	return rawID(m.mac, m.text, m.sum[:])
+}
+
+func (t *saltTable) at(owner uint64) *salt {
 	if salts := t.salts.Load(); salts != nil && owner < uint64(len(*salts)) {
 		return (*salts)[owner]
 	}
 	return nil
 }
 
-func (t *saltTable) put(owner uint64, salt []byte) {
+func (t *saltTable) put(owner uint64, key []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.at(owner) != nil {
 		return
 	}
-	var salts [][]byte
+	var salts []*salt
 	if old := t.salts.Load(); old != nil {
 		salts = slices.Clone(*old)
 	}
 	for uint64(len(salts)) <= owner {
 		salts = append(salts, nil)
 	}
-	salts[owner] = slices.Clone(salt)
+	key = slices.Clone(key)
+	salts[owner] = &salt{sync.Pool{New: func() any { return newIDMaker(key) }}}
 	t.salts.Store(&salts)
 }
 
@@ -397,9 +420,7 @@ type Packer struct {
 	met     map[uint64]struct{} // hashes of those met once
 	owner   owner               // the last one
 	ownerN  uint64
-	mac     hash.Hash // under the salt of owner; nil when that is not known
-	text    []byte    // for mac, likewise sum
-	sum     [sha256.Size]byte
+	maker   *idMaker // under the salt of owner; nil when that is not known
 }
 
 // packerSlab is what Bulk allocates at once: a size class of the runtime.
@@ -491,11 +512,11 @@ func packID(id string) (raw [idBytes]byte, ok bool) {
 func (k *Packer) ownerNumber(o owner) uint64 {
 	if k.owner != o || k.owner.list == "" {
 		k.ownerN = ownerNumber(o)
-		k.owner, k.mac = owners.at(k.ownerN), nil
+		k.owner, k.maker = owners.at(k.ownerN), nil
 	}
-	if k.mac == nil {
-		if salt := salts.at(k.ownerN); salt != nil {
-			k.mac = hmac.New(sha256.New, salt)
+	if k.maker == nil {
+		if s := salts.at(k.ownerN); s != nil {
+			k.maker = s.macs.Get().(*idMaker)
 		}
 	}
 	return k.ownerN
@@ -503,11 +524,7 @@ func (k *Packer) ownerNumber(o owner) uint64 {
 
 // derives reports whether the owner, which is that of e, and the plate of e give the id.
 func (k *Packer) derives(id [idBytes]byte, e *Entry) bool {
-	if k.mac == nil || !e.Pattern.IsZero() {
-		return false
-	}
-	k.text = appendEntryText(k.text[:0], e.List, e.Key, e.Country)
-	return bytes.Equal(rawID(k.mac, k.text, k.sum[:]), id[:])
+	return k.maker != nil && e.Pattern.IsZero() && bytes.Equal(k.maker.entry(e.List, e.Key, e.Country), id[:])
 }
 
 func appendText(b []byte, s string) []byte {

@@ -404,9 +404,17 @@ func (s *State) Queues() []string {
 // Entry returns the entry with an id on a list, or nil. Like all that follow it
 // sees only entries whose list exists.
 func (s *State) Entry(list, id string) *watchlist.Entry {
+	if e := s.Packed(list, id); e != nil {
+		return e.Unpack()
+	}
+	return nil
+}
+
+// Packed is Entry for whoever needs little of it.
+func (s *State) Packed(list, id string) *watchlist.Packed {
 	if b := s.books[list]; b != nil {
 		if e := b.entries.get([]byte(id)); e != nil && b.owns(e) {
-			return e.Unpack()
+			return e
 		}
 	}
 	return nil
