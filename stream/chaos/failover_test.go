@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && chaos
 
 package chaos
 
@@ -70,7 +70,6 @@ func startSentinel(t *testing.T, server string) string {
 // TestSentinel kills the Redis master, and in a second run stops it in its tracks: Sentinel
 // promotes the replica, and everybody follows. The recovery counts from the fault.
 func TestSentinel(t *testing.T) {
-	onlyInFull(t)
 	for _, how := range []string{"killed", "stopped"} {
 		t.Run(how, func(t *testing.T) {
 			first, second := ownRedis(t, true), ownRedis(t, true)
@@ -128,7 +127,6 @@ func TestSentinel(t *testing.T) {
 // TestRedisEmptied kills a Redis that keeps nothing on disk: the queues come back from the hits
 // topic. Without redis.rewind they do not, and the check must say so.
 func TestRedisEmptied(t *testing.T) {
-	onlyInFull(t)
 	for _, rewind := range []string{"30s", "0s"} {
 		t.Run("rewind="+rewind, func(t *testing.T) {
 			r := ownRedis(t, false)

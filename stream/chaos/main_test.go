@@ -22,7 +22,6 @@ import (
 // lab is what the tests of one run share.
 var lab struct {
 	seed  uint64
-	full  bool
 	began time.Time
 	dir   string
 
@@ -39,7 +38,6 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	lab.began = time.Now()
-	lab.full = os.Getenv("VIGIE_CHAOS") == "full"
 	lab.seed = rand.Uint64N(1_000_000)
 	if text := os.Getenv("VIGIE_CHAOS_SEED"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
@@ -75,15 +73,8 @@ func program(t *testing.T) string {
 	t.Helper()
 	lab.build.Do(func() {
 		lab.vigie = filepath.Join(lab.dir, "vigie")
-		// The tree may be half written when somebody works in it.
-		for range 3 {
-			out, err := exec.Command("go", "build", "-o", lab.vigie, "vigie/cmd/vigie").CombinedOutput()
-			if err == nil {
-				lab.buildErr = nil
-				return
-			}
+		if out, err := exec.Command("go", "build", "-o", lab.vigie, "vigie/cmd/vigie").CombinedOutput(); err != nil {
 			lab.buildErr = fmt.Errorf("build vigie: %w\n%s", err, out)
-			time.Sleep(10 * time.Second)
 		}
 	})
 	if lab.buildErr != nil {
@@ -106,24 +97,16 @@ func between(r *rand.Rand, lo, hi time.Duration) time.Duration {
 
 // short is a for the form that runs with every test, and b for make chaos.
 func short[T any](a, b T) T {
-	if lab.full {
+	if full {
 		return b
 	}
 	return a
 }
 
-// onlyInFull leaves a test to make chaos: it takes services or time that the short form has not.
-func onlyInFull(t *testing.T) {
-	t.Helper()
-	if !lab.full {
-		t.Skip("part of make chaos")
-	}
-}
-
 // beside lets a test that breaks no service run beside another one in the short form: most of
 // its time it waits for a session to end. The full form measures one thing at a time.
 func beside(t *testing.T) {
-	if !lab.full {
+	if !full {
 		t.Parallel()
 	}
 }

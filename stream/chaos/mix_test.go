@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && chaos
 
 package chaos
 
@@ -16,7 +16,6 @@ import (
 // TestMix breaks matchers, Redis, Kafka and the network to both, one after the other for two
 // minutes, without waiting until the service has recovered from the last fault.
 func TestMix(t *testing.T) {
-	onlyInFull(t)
 	const lasting = 2 * time.Minute
 	rng := dice(t)
 	k, toKafka := proxiedKafka(t)

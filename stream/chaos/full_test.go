@@ -1,0 +1,6 @@
+//go:build linux && chaos
+
+package chaos
+
+// full is said in short_test.go.
+const full = true
