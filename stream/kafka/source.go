@@ -479,7 +479,7 @@ func (p *partition) relocate(ctx context.Context, b *stream.Batch) error {
 		p.c.log.Error("kafka: a partition ends before the offset to be read next: was the topic made anew? Reading it from its beginning",
 			zap.String("topic", p.topic), zap.Int("partition", p.id), zap.Int64("next", p.next), zap.Int64("end", end), zap.Int64("first", first))
 		if p.handed {
-			p.again = first // once the commits of this consume have ended
+			p.again = first                                                  // once the commits of this consume have ended
 			return fmt.Errorf("kafka: %s/%d: %w", p.topic, p.id, ErrRewound) // offsets must not go back under one consume
 		}
 		p.start = first
