@@ -49,6 +49,7 @@ const (
 	becauseNotYet      = "the entry is not valid yet at the time of the read"
 	becauseExpired     = "the entry has expired at the time of the read"
 	becauseSensor      = "the list is not allowed at this sensor"
+	becauseServes      = "this sensor may not be used for the list or its purpose"
 )
 
 // judge applies the rules of the entry and its list to a read that meets the
@@ -114,6 +115,7 @@ func (s *Snapshot) judge(e *watchlist.Packed, q *Query, how met, score float32) 
 		v.Threshold = l.threshold
 	}
 	from, until := e.Validity()
+	sensor := s.sensors[q.Sensor]
 	switch {
 	case v.Score < v.Threshold:
 		v.Because = becauseUnlikely
@@ -123,8 +125,10 @@ func (s *Snapshot) judge(e *watchlist.Packed, q *Query, how met, score float32) 
 		v.Because = becauseNotYet
 	case q.At >= until:
 		v.Because = becauseExpired
-	case !l.AllowsAt(q.Sensor, s.zones[q.Sensor]):
+	case !l.AllowsAt(q.Sensor, sensor.Stands()):
 		v.Because = becauseSensor
+	case !sensor.Serves(l.List):
+		v.Because = becauseServes
 	default:
 		v.Alerts, v.Kind, v.Grade = true, kind, grade
 	}

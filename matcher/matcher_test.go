@@ -71,13 +71,16 @@ func TestMatchRules(t *testing.T) {
 	sure := list("sure", watchlist.ToleranceNear)
 	sure.Threshold = 0.53
 	limited := list("limited", watchlist.ToleranceExact)
-	limited.Zones, limited.Sensors = []string{"south"}, []string{"bridge-1"}
+	limited.Zones, limited.Sensors = []string{"south"}, []string{"bridge-1", "s-purposes"}
+	limited.Purpose = "vols"
 	m := matcher.New()
 	m.Apply(append([]control.Change{
 		putList(list("mass", watchlist.ToleranceExact)), putList(list("ocr", watchlist.ToleranceOCR)), putList(limited),
 		putList(near), putList(sure), putList(list("pattern", watchlist.TolerancePattern)),
 		{NewSensor: &control.Sensor{ID: "s-south", Zones: []string{"south", "coast"}}},
 		{NewSensor: &control.Sensor{ID: "s-north", Zones: []string{"north"}}},
+		{NewSensor: &control.Sensor{ID: "s-lists", Zones: []string{"south"}, Lists: []string{"sure", "ocr"}}},
+		{NewSensor: &control.Sensor{ID: "s-purposes", Purposes: []string{"Vols"}}},
 	}, putEntries(
 		entry(t, "mass", "m1", "AB-123-CD", fr),
 		entry(t, "mass", "m2", "XY-789-ZT", 0),
@@ -141,6 +144,12 @@ func TestMatchRules(t *testing.T) {
 		{"limited list, named sensor", "CC333CC", fr, 0, "bridge-1", "l1 exact same high 1 []"},
 		{"limited list, elsewhere", "CC333CC", fr, 0, "s-north", ""},
 		{"limited list, unknown sensor", "CC333CC", fr, 0, "nowhere", ""},
+		{"limited sensor, its list", "GW274NR", fr, 0, "s-lists", "n2 exact same high 1 []"},
+		{"limited sensor, another list in its zone", "CC333CC", fr, 0, "s-lists", ""},
+		{"limited sensor, a mass list", "AB123CD", fr, 0, "s-lists", ""},
+		{"limited sensor, look-alikes", "BD180S6", fr, 0, "s-lists", "o1 ocr same medium p [6]"},
+		{"limited to a purpose, which the list states", "CC333CC", fr, 0, "s-purposes", "l1 exact same high 1 []"},
+		{"limited to a purpose, the list states none", "AB123CD", fr, 0, "s-purposes", ""},
 		{"not wanted", "ZZ999ZZ", fr, 0, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -302,6 +311,9 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			if rng.IntN(3) == 0 {
 				l.Sensors, l.Zones = maybe(sensors), maybe(zones)
 			}
+			if rng.IntN(2) == 0 {
+				l.Purpose = "vols"
+			}
 			add(control.Change{OldList: lists[id], NewList: l})
 			lists[id] = l
 		case n == 1 && rng.IntN(4) == 0: // a list goes, its entries first
@@ -332,6 +344,9 @@ func compare(t *testing.T, rng *rand.Rand, steps int) {
 			wanted = append(wanted, x.Read.String())
 		case n == 2:
 			s := &control.Sensor{ID: sensors[rng.IntN(3)], Zones: maybe(zones)}
+			if rng.IntN(2) == 0 {
+				s.Lists, s.Purposes = maybe([]string{"l0", "l1", "l2"}), maybe([]string{"Vols"})
+			}
 			add(control.Change{OldSensor: sensorOf[s.ID], NewSensor: s})
 			sensorOf[s.ID] = s
 		default: // an entry comes, changes or goes

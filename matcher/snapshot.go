@@ -29,7 +29,7 @@ func New() *Matcher {
 		near:       nearIndex{index: new(index)},
 		lists:      map[string]*listState{},
 		counts:     map[string]int{},
-		zones:      map[string][]string{},
+		sensors:    map[string]*control.Sensor{},
 		exemptions: map[exemption]int64{},
 	})
 	return m
@@ -57,9 +57,9 @@ type Snapshot struct {
 	patterns *patternSet // nil for none
 
 	lists      map[string]*listState
-	counts     map[string]int      // entries by list
-	zones      map[string][]string // zones by sensor id
-	exemptions map[exemption]int64 // until when, milliseconds since the Unix epoch
+	counts     map[string]int             // entries by list
+	sensors    map[string]*control.Sensor // by id
+	exemptions map[exemption]int64        // until when, milliseconds since the Unix epoch
 }
 
 // listState is a list and what follows from it.
@@ -73,6 +73,10 @@ func (s *Snapshot) Version() int64 { return s.version }
 
 // Len is the number of entries.
 func (s *Snapshot) Len() int { return s.nExact + s.patterns.len() }
+
+// Sensor returns the sensor of that id, nil when the registry has none. It is shared and
+// must not be changed.
+func (s *Snapshot) Sensor(id string) *control.Sensor { return s.sensors[id] }
 
 // Apply makes the changes and moves to version. Readers keep the snapshot they
 // have; those that ask afterwards see every change at once. Only the shards
@@ -368,7 +372,7 @@ func (s *Snapshot) exempts(e *watchlist.Packed, q *Query) bool {
 
 // applyListsAndSensors replaces the maps that the changes touch.
 func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
-	var lists, zones bool
+	var lists, sensors bool
 	for i := range changes {
 		c := &changes[i]
 		if c.OldList != nil || c.NewList != nil {
@@ -382,13 +386,13 @@ func (s *Snapshot) applyListsAndSensors(changes []control.Change) {
 			}
 		}
 		if c.OldSensor != nil || c.NewSensor != nil {
-			if !zones {
-				s.zones, zones = maps.Clone(s.zones), true
+			if !sensors {
+				s.sensors, sensors = maps.Clone(s.sensors), true
 			}
 			if c.NewSensor != nil {
-				s.zones[c.NewSensor.ID] = c.NewSensor.Zones
+				s.sensors[c.NewSensor.ID] = c.NewSensor
 			} else {
-				delete(s.zones, c.OldSensor.ID)
+				delete(s.sensors, c.OldSensor.ID)
 			}
 		}
 	}

@@ -244,8 +244,20 @@ func score(e entry, q matcher.Query) (p float32) {
 	return p
 }
 
-// allowed applies the purpose limitation of a list.
+// allowed applies the purpose limitations of a list and of a sensor.
 func (m *Matcher) allowed(l *watchlist.List, sensor string) bool {
+	if s := m.sensors[sensor]; s != nil {
+		if len(s.Lists) > 0 && !slices.Contains(s.Lists, l.ID) {
+			return false
+		}
+		named := len(s.Purposes) == 0
+		for _, p := range s.Purposes {
+			named = named || l.Purpose != "" && strings.EqualFold(p, l.Purpose)
+		}
+		if !named {
+			return false
+		}
+	}
 	if len(l.Sensors) == 0 && len(l.Zones) == 0 {
 		return true
 	}

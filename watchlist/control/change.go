@@ -12,63 +12,10 @@
 package control
 
 import (
-	"fmt"
-	"math"
-	"strings"
 	"time"
 
 	"vigie/watchlist"
 )
-
-// Sensor is a LAPI device as the registry knows it: where it stands and which
-// territories (zones) it belongs to.
-type Sensor struct {
-	ID        string   `json:"id"`
-	Name      string   `json:"name"`
-	Lat       float64  `json:"lat"` // WGS 84 degrees
-	Lon       float64  `json:"lon"`
-	Road      string   `json:"road,omitempty"`
-	Direction string   `json:"direction,omitempty"`
-	Zones     []string `json:"zones,omitempty"`
-	Version   int64    `json:"version"`
-}
-
-// Validate returns every rule that s breaks, in the order of its fields, or nil.
-// The id is mandatory and free text, for vendors choose it: at most
-// watchlist.MaxNameText characters. Latitude and longitude are within ±90 and ±180.
-func (s *Sensor) Validate() (errs []watchlist.FieldError) {
-	add := func(field, reason string) {
-		if reason != "" {
-			errs = append(errs, watchlist.FieldError{Field: field, Reason: reason})
-		}
-	}
-	if s.ID == "" || strings.TrimSpace(s.ID) != s.ID {
-		add("id", "is mandatory, without white space at its ends")
-	} else {
-		add("id", watchlist.CheckText(s.ID, watchlist.MaxNameText))
-	}
-	add("name", watchlist.CheckText(s.Name, watchlist.MaxShortText))
-	if !(math.Abs(s.Lat) <= 90) { // also refuses NaN
-		add("lat", "must be -90 to 90 degrees")
-	}
-	if !(math.Abs(s.Lon) <= 180) {
-		add("lon", "must be -180 to 180 degrees")
-	}
-	add("road", watchlist.CheckText(s.Road, watchlist.MaxShortText))
-	add("direction", watchlist.CheckText(s.Direction, watchlist.MaxShortText))
-	if len(s.Zones) > watchlist.MaxZones {
-		add("zones", fmt.Sprintf("has %d members; at most %d are allowed", len(s.Zones), watchlist.MaxZones))
-		return errs
-	}
-	for i, z := range s.Zones {
-		if strings.TrimSpace(z) == "" {
-			add("zones", fmt.Sprintf("member %d is empty", i+1))
-		} else if reason := watchlist.CheckText(z, watchlist.MaxNameText); reason != "" {
-			add("zones", fmt.Sprintf("member %d %s", i+1, reason))
-		}
-	}
-	return errs
-}
 
 // Record is one record of the control log as it travels: Value nil withdraws
 // the Key.

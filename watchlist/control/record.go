@@ -111,6 +111,15 @@ func SensorRecord(s *Sensor, actor string, at time.Time) (Record, error) {
 		Road:      s.Road,
 		Direction: s.Direction,
 		Zones:     s.Zones,
+		Owner:     s.Owner,
+		Kind:      string(s.Kind),
+		Format:    s.Format,
+		Clock:     s.Clock,
+		TimeZone:  s.Zone,
+		Scale:     s.Scale,
+		Country:   s.Country,
+		Lists:     s.Lists,
+		Purposes:  s.Purposes,
 	}}})
 }
 
@@ -379,5 +388,14 @@ func (d *decoder) sensor(value []byte, id string) (*Sensor, *RecordError) {
 		Road:      p.GetRoad(),
 		Direction: p.GetDirection(),
 		Zones:     p.GetZones(),
+		Owner:     p.GetOwner(),
+		Kind:      SensorKind(p.GetKind()),
+		Format:    p.GetFormat(),
+		Clock:     p.GetClock(),
+		Zone:      p.GetTimeZone(),
+		Scale:     p.GetScale(),
+		Country:   p.GetCountry(),
+		Lists:     p.GetLists(),
+		Purposes:  p.GetPurposes(),
 	}, nil
 }

@@ -57,7 +57,11 @@ func full() (*watchlist.List, *watchlist.Entry, *control.Sensor) {
 	if errs != nil {
 		panic(errs[0])
 	}
-	return l, e, &control.Sensor{ID: "A7-118-2", Name: "A7 PK 118", Lat: 45.1, Lon: 4.8, Road: "A7", Direction: "sud", Zones: []string{"26"}}
+	return l, e, &control.Sensor{
+		ID: "A7-118-2", Name: "A7 PK 118", Lat: 45.1, Lon: 4.8, Road: "A7", Direction: "sud", Zones: []string{"26"},
+		Owner: "DIR Centre-Est", Kind: control.SensorTransportable, Format: "hikvision", Clock: "local", Zone: "Europe/Paris",
+		Scale: "percent", Country: "FR", Lists: []string{"stolen"}, Purposes: []string{"vols"},
+	}
 }
 
 // TestRecordsRoundTrip: what is written is what a State holds, at the offset.
@@ -240,6 +244,17 @@ func TestSensorValidate(t *testing.T) {
 		{"texts", func(s *control.Sensor) { s.Name, s.Road, s.Direction = "\x00", "\u202e", strings.Repeat("x", 101) }, "name road direction"},
 		{"zones", func(s *control.Sensor) { s.Zones = []string{"a", " ", "\n"} }, "zones zones"},
 		{"too many zones", func(s *control.Sensor) { s.Zones = make([]string, watchlist.MaxZones+1) }, "zones"},
+		{"taken", func(s *control.Sensor) { s.ID = "health" }, "id"},
+		{"words", func(s *control.Sensor) { s.Kind, s.Clock, s.Scale = "flying", "sun", "Percent" }, "kind clock scale"},
+		{"format", func(s *control.Sensor) { s.Format = "Hik Vision" }, "format"},
+		{"time zone", func(s *control.Sensor) { s.Zone = "Europe/Lutece" }, "time_zone"},
+		{"time zone of the machine", func(s *control.Sensor) { s.Zone = "Local" }, "time_zone"},
+		{"local, but where", func(s *control.Sensor) { s.Zone = "" }, "time_zone"},
+		{"country", func(s *control.Sensor) { s.Country = "Gondor" }, "country"},
+		{"owner", func(s *control.Sensor) { s.Owner = "\n" }, "owner"},
+		{"lists", func(s *control.Sensor) { s.Lists = []string{"ok", "No List", ""} }, "lists lists"},
+		{"too many lists", func(s *control.Sensor) { s.Lists = make([]string, control.MaxSensorLists+1) }, "lists"},
+		{"purposes", func(s *control.Sensor) { s.Purposes = []string{"\u202e", " "} }, "purposes purposes"},
 	}
 	for _, tt := range tests {
 		_, _, sn := full()
@@ -251,6 +266,78 @@ func TestSensorValidate(t *testing.T) {
 		if s := strings.Join(got, " "); s != tt.want {
 			t.Errorf("%s: errors in %q, want %q", tt.name, s, tt.want)
 		}
+	}
+}
+
+// TestSensorFromBefore: a record of the time before owner and the fields after it is a
+// sensor that is limited to nothing; one of a newer version keeps its words.
+func TestSensorFromBefore(t *testing.T) {
+	value, err := proto.Marshal(&controlpb.Control{Of: &controlpb.Control_Sensor{Sensor: &controlpb.Sensor{Id: "s", Zones: []string{"z"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := control.NewState()
+	apply(t, s, control.Record{Offset: 0, Key: []byte("sensor/s"), Value: value})
+	if got, want := s.Sensor("s"), (&control.Sensor{ID: "s", Zones: []string{"z"}}); !reflect.DeepEqual(got, want) || !got.Serves(list("any", 1)) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	value, err = proto.Marshal(&controlpb.Control{Of: &controlpb.Control_Sensor{Sensor: &controlpb.Sensor{Id: "s", Kind: "flying", Lists: []string{"a"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, control.Record{Offset: 1, Key: []byte("sensor/s"), Value: value})
+	if got := s.Sensor("s"); got == nil || got.Kind != "flying" || got.Serves(list("b", 1)) {
+		t.Errorf("a sensor of a new kind is %+v, want it with its limit", got)
+	}
+}
+
+func TestSensorServes(t *testing.T) {
+	vols, other, none := list("stolen", 1), list("other", 2), list("none", 3)
+	vols.Purpose, other.Purpose = "Vols de véhicules", "fraude"
+	for _, tt := range []struct {
+		name   string
+		sensor *control.Sensor
+		want   string
+	}{
+		{"not registered", nil, "stolen other none"},
+		{"not limited", &control.Sensor{}, "stolen other none"},
+		{"lists", &control.Sensor{Lists: []string{"none", "other"}}, "other none"},
+		{"a list that is not there", &control.Sensor{Lists: []string{"gone"}}, ""},
+		{"purposes, however written", &control.Sensor{Purposes: []string{"x", " VOLS de Véhicules"}}, "stolen"},
+		{"both hold", &control.Sensor{Lists: []string{"stolen", "none"}, Purposes: []string{"fraude"}}, ""},
+	} {
+		var got []string
+		for _, l := range []*watchlist.List{vols, other, none} {
+			if tt.sensor.Serves(l) {
+				got = append(got, l.ID)
+			}
+		}
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("%s: serves %q, want %q", tt.name, s, tt.want)
+		}
+	}
+}
+
+func TestSensorEqual(t *testing.T) {
+	_, _, a := full()
+	b := *a
+	b.Version = 9
+	if !a.Equal(&b) {
+		t.Error("another version makes a difference")
+	}
+	// Every field but Version does.
+	v := reflect.ValueOf(&b).Elem()
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if v.Type().Field(i).Name == "Version" {
+			continue
+		}
+		old := reflect.ValueOf(f.Interface())
+		f.SetZero()
+		if a.Equal(&b) {
+			t.Errorf("%s makes no difference", v.Type().Field(i).Name)
+		}
+		f.Set(old)
 	}
 }
 

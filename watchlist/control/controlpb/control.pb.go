@@ -490,14 +490,30 @@ func (x *Entry) GetListTag() uint32 {
 }
 
 type Sensor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Lat           float64                `protobuf:"fixed64,3,opt,name=lat,proto3" json:"lat,omitempty"`
-	Lon           float64                `protobuf:"fixed64,4,opt,name=lon,proto3" json:"lon,omitempty"`
-	Road          string                 `protobuf:"bytes,5,opt,name=road,proto3" json:"road,omitempty"`
-	Direction     string                 `protobuf:"bytes,6,opt,name=direction,proto3" json:"direction,omitempty"`
-	Zones         []string               `protobuf:"bytes,7,rep,name=zones,proto3" json:"zones,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Lat       float64                `protobuf:"fixed64,3,opt,name=lat,proto3" json:"lat,omitempty"`
+	Lon       float64                `protobuf:"fixed64,4,opt,name=lon,proto3" json:"lon,omitempty"`
+	Road      string                 `protobuf:"bytes,5,opt,name=road,proto3" json:"road,omitempty"`
+	Direction string                 `protobuf:"bytes,6,opt,name=direction,proto3" json:"direction,omitempty"`
+	Zones     []string               `protobuf:"bytes,7,rep,name=zones,proto3" json:"zones,omitempty"`
+	// Service that answers for the sensor.
+	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	// fixed, transportable or mobile; empty is fixed.
+	Kind string `protobuf:"bytes,9,opt,name=kind,proto3" json:"kind,omitempty"`
+	// How its messages are read; empty leaves it to the format. Readers keep words that
+	// they do not know, and do not act on them.
+	Format string `protobuf:"bytes,10,opt,name=format,proto3" json:"format,omitempty"`
+	Clock  string `protobuf:"bytes,11,opt,name=clock,proto3" json:"clock,omitempty"`
+	// IANA name.
+	TimeZone string `protobuf:"bytes,12,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	Scale    string `protobuf:"bytes,13,opt,name=scale,proto3" json:"scale,omitempty"`
+	Country  string `protobuf:"bytes,14,opt,name=country,proto3" json:"country,omitempty"`
+	// What the sensor may be used for; empty does not limit. Matchers from before these
+	// two fields do not hold the limit: upgrade them all before setting one.
+	Lists         []string `protobuf:"bytes,15,rep,name=lists,proto3" json:"lists,omitempty"`
+	Purposes      []string `protobuf:"bytes,16,rep,name=purposes,proto3" json:"purposes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +593,69 @@ func (x *Sensor) GetDirection() string {
 func (x *Sensor) GetZones() []string {
 	if x != nil {
 		return x.Zones
+	}
+	return nil
+}
+
+func (x *Sensor) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Sensor) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Sensor) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *Sensor) GetClock() string {
+	if x != nil {
+		return x.Clock
+	}
+	return ""
+}
+
+func (x *Sensor) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Sensor) GetScale() string {
+	if x != nil {
+		return x.Scale
+	}
+	return ""
+}
+
+func (x *Sensor) GetCountry() string {
+	if x != nil {
+		return x.Country
+	}
+	return ""
+}
+
+func (x *Sensor) GetLists() []string {
+	if x != nil {
+		return x.Lists
+	}
+	return nil
+}
+
+func (x *Sensor) GetPurposes() []string {
+	if x != nil {
+		return x.Purposes
 	}
 	return nil
 }
@@ -737,7 +816,7 @@ const file_watchlist_control_controlpb_control_proto_rawDesc = "" +
 	"validUntil\x12\x18\n" +
 	"\avehicle\x18\r \x01(\tR\avehicle\x12\x16\n" +
 	"\x06safety\x18\x0e \x01(\tR\x06safety\x12\x19\n" +
-	"\blist_tag\x18\x0f \x01(\aR\alistTag\"\x98\x01\n" +
+	"\blist_tag\x18\x0f \x01(\aR\alistTag\"\xef\x02\n" +
 	"\x06Sensor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -745,7 +824,17 @@ const file_watchlist_control_controlpb_control_proto_rawDesc = "" +
 	"\x03lon\x18\x04 \x01(\x01R\x03lon\x12\x12\n" +
 	"\x04road\x18\x05 \x01(\tR\x04road\x12\x1c\n" +
 	"\tdirection\x18\x06 \x01(\tR\tdirection\x12\x14\n" +
-	"\x05zones\x18\a \x03(\tR\x05zones\"\xc0\x01\n" +
+	"\x05zones\x18\a \x03(\tR\x05zones\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12\x12\n" +
+	"\x04kind\x18\t \x01(\tR\x04kind\x12\x16\n" +
+	"\x06format\x18\n" +
+	" \x01(\tR\x06format\x12\x14\n" +
+	"\x05clock\x18\v \x01(\tR\x05clock\x12\x1b\n" +
+	"\ttime_zone\x18\f \x01(\tR\btimeZone\x12\x14\n" +
+	"\x05scale\x18\r \x01(\tR\x05scale\x12\x18\n" +
+	"\acountry\x18\x0e \x01(\tR\acountry\x12\x14\n" +
+	"\x05lists\x18\x0f \x03(\tR\x05lists\x12\x1a\n" +
+	"\bpurposes\x18\x10 \x03(\tR\bpurposes\"\xc0\x01\n" +
 	"\tExemption\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04list\x18\x02 \x01(\tR\x04list\x12\x14\n" +
