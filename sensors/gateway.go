@@ -1,6 +1,7 @@
 package sensors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,9 +32,57 @@ type Config struct {
 	// MaxBatch is the most reads that one Accept takes; 10,000 when 0. It bounds
 	// the memory that a request can hold.
 	MaxBatch int
-	// MaxSensors is how many sensors Sensors tells about; 10,000 when 0, three
+	// MaxSensors is how many sensors Health tells about; 10,000 when 0, three
 	// times the national plan. Reads of further sensors are accepted all the same.
 	MaxSensors int
+
+	// Known reports whether a sensor is in the registry; all are when nil. It is asked
+	// once for each run of reads of one sensor and must answer at once. While the registry
+	// is not known yet it must say true: half a registry would shut sensors out.
+	Known func(sensor string) bool
+	// Unknown is what becomes of reads of other sensors. They are counted whatever it is.
+	Unknown UnknownPolicy
+	// Quarantine stores the reads that UnknownQuarantine keeps from Publisher, as safely
+	// as that does. Required with it.
+	Quarantine Publisher
+	// SpoolDepth is how many reads wait on this machine for Kafka; not told when nil.
+	SpoolDepth func() int64
+}
+
+// UnknownPolicy is what becomes of reads of sensors that the registry has not.
+type UnknownPolicy uint8
+
+const (
+	// UnknownAccept takes them like any other.
+	UnknownAccept UnknownPolicy = iota
+	// UnknownQuarantine puts them aside: they meet no list, and somebody can look at what
+	// would have come.
+	UnknownQuarantine
+	// UnknownRefuse rejects them.
+	UnknownRefuse
+)
+
+var unknownNames = [...]string{"accept", "quarantine", "refuse"}
+
+// String returns the word for p, as in a configuration: accept, quarantine, refuse.
+func (p UnknownPolicy) String() string {
+	if int(p) < len(unknownNames) {
+		return unknownNames[p]
+	}
+	return fmt.Sprintf("UnknownPolicy(%d)", uint8(p))
+}
+
+// MarshalText returns the word for p.
+func (p UnknownPolicy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText sets p to what a word says.
+func (p *UnknownPolicy) UnmarshalText(text []byte) error {
+	i := slices.Index(unknownNames[:], string(text))
+	if i < 0 {
+		return errors.New("must be accept, quarantine or refuse")
+	}
+	*p = UnknownPolicy(i)
+	return nil
 }
 
 // Gateway takes reads in: it checks them, completes them and publishes them. Its
@@ -53,6 +102,10 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, errors.New("sensors: Config.MaxBatch must not be negative")
 	case cfg.MaxSensors < 0:
 		return nil, errors.New("sensors: Config.MaxSensors must not be negative")
+	case cfg.Unknown > UnknownRefuse:
+		return nil, errors.New("sensors: Config.Unknown is none of the policies")
+	case cfg.Unknown == UnknownQuarantine && cfg.Quarantine == nil:
+		return nil, errors.New("sensors: Config.Quarantine is required with UnknownQuarantine")
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -64,7 +117,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.MaxSensors = 10_000
 	}
 	g := &Gateway{cfg: cfg}
-	g.health.init(cfg.MaxSensors)
+	g.health.init(cfg.MaxSensors, cfg.Clock())
 	return g, nil
 }
 
@@ -87,8 +140,11 @@ type Rejection struct {
 // Result is the answer to a request. Every read of it is either accepted or
 // rejected.
 type Result struct {
-	Accepted int         `json:"accepted"`
-	Rejected []Rejection `json:"rejected"` // by rising index; never nil
+	Accepted int `json:"accepted"`
+	// Quarantined are the accepted reads that go no further, because the registry does
+	// not have their sensor.
+	Quarantined int         `json:"quarantined,omitempty"`
+	Rejected    []Rejection `json:"rejected"` // by rising index; never nil
 }
 
 // Merge returns res as the answer to a request of which ParseBatch rejected
@@ -147,6 +203,7 @@ func (g *Gateway) AcceptBody(ctx context.Context, contentType string, body io.Re
 	for _, rej := range parsed {
 		t.reject(rej.Field)
 	}
+	g.note(opts.Sensor, g.cfg.Clock().UnixMilli(), parsed...)
 	g.count.add(&t)
 	return res.Merge(parsed), nil
 }
@@ -158,37 +215,92 @@ func (g *Gateway) accept(ctx context.Context, reads []Read, opts AcceptOptions) 
 	if len(reads) > g.cfg.MaxBatch {
 		return Result{}, t, ErrTooManyReads
 	}
-	now := g.cfg.Clock()
-	received := now.UnixMilli()
+	now := g.cfg.Clock().UnixMilli()
 	res := Result{Rejected: []Rejection{}}
-	good := reads // copied at the first rejection: the caller may pass reads again
+	good := portion{reads: reads[:0]} // a copy from the first read that is left out: the caller may pass reads again
+	aside := portion{}                // for the quarantine
+	sameSensor := run{}
 	for i := range reads {
 		r := &reads[i]
-		if fault := g.complete(r, received, opts, &t); fault != nil {
-			if len(res.Rejected) == 0 {
-				good = slices.Clone(reads[:i])
-			}
+		sentinels := t.sentinels
+		fault := g.complete(r, now, opts, &sameSensor, &t)
+		quarantined := sameSensor.stranger && g.cfg.Unknown == UnknownQuarantine
+		if (fault != nil || quarantined) && len(good.reads) == i {
+			good.reads = slices.Clone(good.reads)
+		}
+		to := &good
+		switch {
+		case fault != nil:
 			res.Rejected = append(res.Rejected, Rejection{Index: i, Field: fault.Field, Reason: fault.Reason})
 			t.reject(fault.Field)
-		} else if len(res.Rejected) > 0 {
-			good = append(good, *r)
+			continue
+		case quarantined:
+			to = &aside
+		}
+		if t.sentinels > sentinels {
+			to.blank = to.blank.with(len(to.reads), len(reads))
+		}
+		if to == &good && len(good.reads) == i {
+			good.reads = reads[:i+1]
+		} else {
+			to.reads = append(to.reads, *r)
 		}
 	}
-	if len(good) > 0 {
-		if err := g.cfg.Publisher.Publish(ctx, good); err != nil {
+	for _, part := range []struct {
+		portion
+		to Publisher
+	}{{good, g.cfg.Publisher}, {aside, g.cfg.Quarantine}} {
+		if len(part.reads) == 0 {
+			continue
+		}
+		if err := part.to.Publish(ctx, part.reads); err != nil {
 			g.count.publishErrors.Add(1)
-			return Result{}, t, fmt.Errorf("sensors: publish %d reads: %w", len(good), err)
+			return Result{}, t, fmt.Errorf("sensors: publish %d reads: %w", len(part.reads), err)
 		}
 		t.batches++
-		t.accepted = uint64(len(good))
-		g.health.saw(good, now)
+		t.accepted += uint64(len(part.reads))
 	}
-	res.Accepted = len(good)
+	for _, b := range []portion{good, aside} {
+		t.duplicates += g.health.saw(b, g.known, now)
+	}
+	for _, rej := range res.Rejected {
+		g.note(cmp.Or(opts.Sensor, reads[rej.Index].Sensor), now, rej)
+	}
+	res.Accepted, res.Quarantined = len(good.reads)+len(aside.reads), len(aside.reads)
 	return res, t, nil
 }
 
+// portion is a part of a request.
+type portion struct {
+	reads []Read
+	blank bitset // those without a plate
+}
+
+// run is what is known of the sensor of the read before.
+type run struct {
+	sensor   string // empty before the first
+	stranger bool   // the registry does not have it
+}
+
+// known reports whether a sensor is in the registry.
+func (g *Gateway) known(sensor string) bool { return g.cfg.Known == nil || g.cfg.Known(sensor) }
+
+// note tells the health of a sensor that reads were rejected. Who a read was forged for,
+// or whoever has an id that cannot be one, is not to be blamed.
+func (g *Gateway) note(sensor string, now int64, rejected ...Rejection) {
+	if !validSensor(sensor) {
+		return
+	}
+	known := g.known(sensor)
+	for _, rej := range rejected {
+		g.health.refused(sensor, known, rej, now)
+	}
+}
+
+const reasonUnknown = "is not in the registry: add it with `vigie sensors add`, or set gateway.unknown_sensors"
+
 // complete checks r and fills in what the gateway knows better than the sensor.
-func (g *Gateway) complete(r *Read, received int64, opts AcceptOptions, t *tally) *FieldError {
+func (g *Gateway) complete(r *Read, received int64, opts AcceptOptions, last *run, t *tally) *FieldError {
 	if opts.Sensor != "" && r.Sensor != opts.Sensor {
 		if r.Sensor != "" {
 			t.foreign++
@@ -200,12 +312,22 @@ func (g *Gateway) complete(r *Read, received int64, opts AcceptOptions, t *tally
 	if fault := r.check(); fault != nil {
 		return fault
 	}
+	if r.Sensor != last.sensor {
+		*last = run{r.Sensor, !g.known(r.Sensor)}
+	}
+	if last.stranger && g.cfg.Unknown == UnknownRefuse {
+		t.unknown[UnknownRefuse]++
+		return &FieldError{"sensor", reasonUnknown}
+	}
 	_, err := r.Key()
 	switch {
 	case errors.Is(err, plate.ErrSentinel):
 		t.sentinels++
 	case err != nil:
 		return &FieldError{"plate", strings.TrimPrefix(err.Error(), "plate: ")}
+	}
+	if last.stranger {
+		t.unknown[g.cfg.Unknown]++
 	}
 	country, known := plate.ParseCountry(r.Country)
 	switch {

@@ -51,6 +51,8 @@ func TestNewNamesWhatIsMissing(t *testing.T) {
 		"Publisher":  {},
 		"MaxBatch":   {Publisher: new(fakePublisher), MaxBatch: -1},
 		"MaxSensors": {Publisher: new(fakePublisher), MaxSensors: -1},
+		"Unknown":    {Publisher: new(fakePublisher), Unknown: 3},
+		"Quarantine": {Publisher: new(fakePublisher), Unknown: UnknownQuarantine},
 	} {
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New without a good %s: %v", want, err)
@@ -172,8 +174,8 @@ func TestAcceptTellsNothingWhenPublishingFails(t *testing.T) {
 	if s := g.Stats(); s.Accepted != 0 || s.PublishErrors != 1 || s.Batches != 0 || s.DerivedIDs != 0 || s.Rejected["sensor"] != 0 {
 		t.Errorf("after the failure Stats = %+v", s)
 	}
-	if h := g.Sensors(); len(h) != 0 {
-		t.Errorf("after the failure Sensors = %+v", h)
+	if h := g.Health(); len(h.Sensors) != 0 {
+		t.Errorf("after the failure Health = %+v", h)
 	}
 	p.err = nil
 	res, err = g.Accept(t.Context(), reads, AcceptOptions{})
@@ -206,7 +208,7 @@ func TestStatsCountWhatHappened(t *testing.T) {
 	}
 	s := g.Stats()
 	want := Stats{Accepted: 7, Rejected: s.Rejected, Sentinels: 1, NoCountry: 1, UnknownCountry: 1, DerivedIDs: 1,
-		CharConfDropped: 1, Retransmitted: 1, Batches: 1, Delay: s.Delay}
+		CharConfDropped: 1, Retransmitted: 1, Duplicates: s.Duplicates, Batches: 1, Delay: s.Delay}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("Stats = %+v, want %+v", s, want)
 	}
@@ -233,31 +235,6 @@ func TestHistogramHoldsAnyClock(t *testing.T) {
 	}
 }
 
-func TestSensorsTellsSilenceAndClocks(t *testing.T) {
-	g, _ := newGateway(t)
-	var reads []Read
-	for i, id := range []string{"B", "A", "B", "C", "D", "D"} { // D is one too many
-		r := goodRead()
-		r.Sensor, r.TS = id, noon.UnixMilli()-int64(i)*1000
-		reads = append(reads, r)
-	}
-	if res, err := g.Accept(t.Context(), reads, AcceptOptions{}); err != nil || res.Accepted != 6 {
-		t.Fatalf("got %+v, %v", res, err)
-	}
-	want := []SensorHealth{{"A", 1, noon, time.Second}, {"B", 2, noon, 2 * time.Second}, {"C", 1, noon, 3 * time.Second}}
-	if got := g.Sensors(); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	late := goodRead()
-	late.Sensor, late.TS, late.Retransmitted = "A", 1, true
-	if _, err := g.Accept(t.Context(), []Read{late}, AcceptOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := g.Sensors()[0]; got.Accepted != 2 || got.Delay != time.Second {
-		t.Errorf("after a retransmitted read: %+v", got)
-	}
-}
-
 func TestAcceptFromManyGoroutines(t *testing.T) {
 	g, p := newGateway(t)
 	var wg sync.WaitGroup
@@ -270,7 +247,8 @@ func TestAcceptFromManyGoroutines(t *testing.T) {
 					t.Error(err)
 				}
 				g.Stats()
-				g.Sensors()
+				g.Heartbeat("s1", noon)
+				g.Health()
 			}
 		})
 	}
@@ -278,6 +256,126 @@ func TestAcceptFromManyGoroutines(t *testing.T) {
 	if s := g.Stats(); s.Accepted != 160 || s.Rejected["sensor"] != 160 || len(p.calls) != 160 {
 		t.Errorf("Stats = %+v", s)
 	}
+}
+
+// TestUnknownSensors has reads of a sensor that the registry has between others that it
+// has not, under each policy.
+func TestUnknownSensors(t *testing.T) {
+	for _, tt := range []struct {
+		policy           UnknownPolicy
+		published, aside string
+		want             Result
+	}{
+		{UnknownAccept, "0 1 2 3 5", "", Result{Accepted: 5, Rejected: []Rejection{{4, "ts", "is required, in milliseconds since 1970"}}}},
+		{UnknownQuarantine, "1 3", "0 2 5", Result{Accepted: 5, Quarantined: 3, Rejected: []Rejection{{4, "ts", "is required, in milliseconds since 1970"}}}},
+		{UnknownRefuse, "1 3", "", Result{Accepted: 2, Rejected: []Rejection{
+			{0, "sensor", reasonUnknown}, {2, "sensor", reasonUnknown}, {4, "ts", "is required, in milliseconds since 1970"}, {5, "sensor", reasonUnknown},
+		}}},
+	} {
+		t.Run(tt.policy.String(), func(t *testing.T) {
+			p, q := new(fakePublisher), new(fakePublisher)
+			g, err := New(Config{
+				Publisher: p, Quarantine: q, Unknown: tt.policy, Clock: func() time.Time { return noon },
+				Known: func(sensor string) bool { return sensor == "A7-118-2" },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			reads := make([]Read, 6)
+			for i := range reads {
+				reads[i] = goodRead()
+				reads[i].ID = strconv.Itoa(i)
+			}
+			reads[0].Sensor, reads[2].Sensor, reads[5].Sensor = "x", "y", "x"
+			reads[2].Plate, reads[3].Plate = "", "unknown"
+			reads[4].TS = 0
+			res, err := g.Accept(t.Context(), reads, AcceptOptions{})
+			if err != nil || !reflect.DeepEqual(res, tt.want) {
+				t.Errorf("got %+v, %v; want %+v", res, err, tt.want)
+			}
+			if got := published(p); got != tt.published {
+				t.Errorf("published %q, want %q", got, tt.published)
+			}
+			if got := published(q); got != tt.aside {
+				t.Errorf("quarantined %q, want %q", got, tt.aside)
+			}
+			for i := range reads {
+				if reads[i].ID != strconv.Itoa(i) {
+					t.Errorf("read %d of the caller was moved", i)
+				}
+			}
+			var unknown [UnknownRefuse + 1]uint64
+			unknown[tt.policy] = 3
+			if s := g.Stats(); s.UnknownSensor != unknown {
+				t.Errorf("Stats.UnknownSensor is %v, want %v", s.UnknownSensor, unknown)
+			}
+			h := g.Health()
+			if h.Unregistered != 2 || len(h.Sensors) != 3 {
+				t.Fatalf("Health is %+v, want 2 of 3 unregistered", h)
+			}
+			x := h.Sensors[1]
+			if x.ID != "x" || !x.Unregistered || x.Accepted+x.Rejected != 2 || x.LastRead.IsZero() == x.LastRejected.IsZero() {
+				t.Errorf("x is %+v, want it unregistered with 2 reads and when the last one came", x)
+			}
+			// 0, 2 and 5 are the only ones without a plate that count for their own sensor.
+			if a := h.Sensors[0]; a.NoPlate != 0.5 || a.Rejected != 1 || a.LastRejection.Field != "ts" {
+				t.Errorf("A7-118-2 is %+v, want half of its 2 reads without a plate", a)
+			}
+			if y := h.Sensors[2]; tt.policy != UnknownRefuse && y.NoPlate != 1 {
+				t.Errorf("y is %+v, want no plate seen", y)
+			}
+		})
+	}
+}
+
+// TestQuarantineThatFails: what could not be put aside is not told accepted, and neither is
+// the rest of its request.
+func TestQuarantineThatFails(t *testing.T) {
+	p, q := new(fakePublisher), &fakePublisher{err: errors.New("away")}
+	g, err := New(Config{
+		Publisher: p, Quarantine: q, Unknown: UnknownQuarantine, Clock: func() time.Time { return noon },
+		Known: func(sensor string) bool { return sensor == "A7-118-2" },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := []Read{goodRead(), goodRead()}
+	reads[1].Sensor = "x"
+	if res, err := g.Accept(t.Context(), reads, AcceptOptions{}); !errors.Is(err, q.err) || !reflect.DeepEqual(res, Result{}) {
+		t.Errorf("got %+v, %v; want the error of the quarantine", res, err)
+	}
+	q.err = nil
+	if res, err := g.Accept(t.Context(), reads, AcceptOptions{}); err != nil || res.Accepted != 2 || res.Quarantined != 1 {
+		t.Errorf("second time: %+v, %v", res, err)
+	}
+	if s := g.Stats(); s.Accepted != 2 || s.Duplicates != 0 || s.UnknownSensor[UnknownQuarantine] != 1 {
+		t.Errorf("Stats = %+v, want those of one request", s)
+	}
+}
+
+func TestUnknownPolicyWords(t *testing.T) {
+	for _, p := range []UnknownPolicy{UnknownAccept, UnknownQuarantine, UnknownRefuse} {
+		text, err := p.MarshalText()
+		var back UnknownPolicy
+		if err != nil || back.UnmarshalText(text) != nil || back != p {
+			t.Errorf("%v is written %q and read as %v", p, text, back)
+		}
+	}
+	p := UnknownRefuse
+	if err := p.UnmarshalText([]byte("Accept")); err == nil || p != UnknownRefuse {
+		t.Errorf("a word that is none: %v, %v", p, err)
+	}
+}
+
+// published are the ids of all reads that p was given.
+func published(p *fakePublisher) string {
+	var ids []string
+	for _, call := range p.calls {
+		for i := range call {
+			ids = append(ids, call[i].ID)
+		}
+	}
+	return strings.Join(ids, " ")
 }
 
 func BenchmarkAccept(b *testing.B) {

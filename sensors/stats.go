@@ -1,7 +1,6 @@
 package sensors
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,8 +26,12 @@ type Stats struct {
 	DerivedIDs                uint64 // accepted reads that came without an id
 	CharConfDropped           uint64 // accepted reads whose char_conf did not fit the plate
 	Retransmitted             uint64 // accepted reads marked as sent again after an outage
-	Batches                   uint64 // successful calls of Publisher.Publish
-	PublishErrors             uint64 // failed ones; their senders were told to come again
+	Duplicates                uint64 // accepted reads that came a moment before already; see SensorHealth
+	// UnknownSensor counts reads of sensors that the registry has not, by what became of
+	// them: the index is an UnknownPolicy.
+	UnknownSensor [UnknownRefuse + 1]uint64
+	Batches       uint64 // successful calls of Publisher.Publish
+	PublishErrors uint64 // failed ones; their senders were told to come again
 	// Delay is received minus captured: the way from the sensor plus the error of
 	// its clock. Negative delays are clocks that run ahead. Reads marked as
 	// retransmitted are left out.
@@ -61,7 +64,7 @@ func (h *Histogram) observe(millis int64) {
 // fields are the keys of Stats.Rejected.
 var fields = [...]string{
 	"body", "sensor", "id", "passage", "ts", "plate", "conf", "candidates", "char_conf", "image", "lane",
-	"speed", "direction", "make", "color",
+	"speed", "direction", "make", "color", "lat", "lon", "context",
 }
 
 // fieldIndex is the place of the top-level name of field in fields, 0 (body) for
@@ -77,6 +80,8 @@ func fieldIndex(field string) int {
 type tally struct {
 	accepted, foreign, sentinels, noCountry, unknownCountries uint64
 	derivedIDs, charConfDropped, retransmitted, batches       uint64
+	duplicates                                                uint64
+	unknown                                                   [UnknownRefuse + 1]uint64
 	rejected                                                  [len(fields)]uint64
 	delay                                                     Histogram
 }
@@ -104,6 +109,10 @@ func (c *counters) add(t *tally) {
 	s.charConfDropped += t.charConfDropped
 	s.retransmitted += t.retransmitted
 	s.batches += t.batches
+	s.duplicates += t.duplicates
+	for i, n := range t.unknown {
+		s.unknown[i] += n
+	}
 	for i, n := range t.rejected {
 		s.rejected[i] += n
 	}
@@ -122,71 +131,10 @@ func (g *Gateway) Stats() Stats {
 		Accepted: t.accepted, Rejected: make(map[string]uint64, len(fields)), ForeignSensor: t.foreign,
 		Sentinels: t.sentinels, NoCountry: t.noCountry, UnknownCountry: t.unknownCountries,
 		DerivedIDs: t.derivedIDs, CharConfDropped: t.charConfDropped, Retransmitted: t.retransmitted,
-		Batches: t.batches, PublishErrors: g.count.publishErrors.Load(), Delay: t.delay,
+		Duplicates: t.duplicates, UnknownSensor: t.unknown, Batches: t.batches, PublishErrors: g.count.publishErrors.Load(), Delay: t.delay,
 	}
 	for i, name := range fields {
 		s.Rejected[name] = t.rejected[i]
 	}
 	return s
-}
-
-// SensorHealth is what the gateway last saw of a sensor: whether it is silent,
-// and whether its clock lies.
-type SensorHealth struct {
-	ID       string        `json:"id"`
-	Accepted uint64        `json:"accepted"`
-	LastSeen time.Time     `json:"last_seen"` // by the gateway's clock
-	Delay    time.Duration `json:"delay"`     // received minus captured, of the last read not retransmitted
-}
-
-// Sensors returns the health of every sensor with an accepted read, by id, up to
-// Config.MaxSensors of them.
-func (g *Gateway) Sensors() []SensorHealth {
-	h := &g.health
-	h.mu.Lock()
-	all := make([]SensorHealth, 0, len(h.sensors))
-	for _, s := range h.sensors {
-		all = append(all, *s)
-	}
-	h.mu.Unlock()
-	slices.SortFunc(all, func(a, b SensorHealth) int { return cmp.Compare(a.ID, b.ID) })
-	return all
-}
-
-// health keeps SensorHealth by sensor.
-type health struct {
-	max     int
-	mu      sync.Mutex
-	sensors map[string]*SensorHealth // guarded by mu
-}
-
-func (h *health) init(max int) {
-	h.max = max
-	h.sensors = make(map[string]*SensorHealth)
-}
-
-// saw takes note of accepted reads.
-func (h *health) saw(reads []Read, now time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var s *SensorHealth // of the read before: requests come from one sensor mostly
-	for i := range reads {
-		r := &reads[i]
-		if s == nil || s.ID != r.Sensor {
-			if s = h.sensors[r.Sensor]; s == nil {
-				if len(h.sensors) >= h.max {
-					continue
-				}
-				s = &SensorHealth{ID: strings.Clone(r.Sensor)}
-				h.sensors[s.ID] = s
-			}
-		}
-		s.Accepted++
-		if now.After(s.LastSeen) { // requests may end in another order than they began
-			s.LastSeen = now
-		}
-		if !r.Retransmitted {
-			s.Delay = time.Duration(r.Received-r.TS) * time.Millisecond
-		}
-	}
 }
