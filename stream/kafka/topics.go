@@ -440,6 +440,10 @@ func (c *Cluster) describe(ctx context.Context, specs []TopicSpec) (map[string]*
 		})
 	}
 	res, err := c.client.DescribeConfigs(ctx, req)
+	// kafka-go says so of a broker that it is just about to know.
+	for n := 1; errors.Is(err, kafkago.BrokerNotAvailable) && n < 10 && c.sleep(ctx, backoff(n, time.Second)); n++ {
+		res, err = c.client.DescribeConfigs(ctx, req)
+	}
 	if err != nil {
 		return nil, 0, explainDial(err, c.tls != nil, c.sasl != nil)
 	}
