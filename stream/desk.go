@@ -149,7 +149,7 @@ type Desk struct {
 	fenced map[string]bool
 }
 
-// DeskConfig has the parts of a Desk; all are required but Clock and Wait.
+// DeskConfig has the parts of a Desk; the first three are required.
 type DeskConfig struct {
 	Log     ControlLog
 	Replica *Replica
@@ -157,6 +157,7 @@ type DeskConfig struct {
 	Clock   Clock          // time.Now when nil
 	Wait    time.Duration  // how long a confirmation may take; 5 s when 0
 	Zone    *time.Location // zone of bare dates in imports; Europe/Paris or, without zone data, UTC when nil
+	Formats []string       // of vendors that sensors of the registry may have; any when nil
 }
 
 // NewDesk returns a Desk, or says which part is missing.

@@ -99,7 +99,7 @@ type Failover struct {
 	suspect    atomic.Bool  // the server must be looked at before anything is published
 	connects   atomic.Int64 // of the store, when it was last looked at
 	generation atomic.Int64
-	failing    atomic.Int64 // since when Publish fails, Unix nanoseconds; 0 while it does not
+	failing    atomic.Int64 // since when calls fail, Unix nanoseconds; 0 while they work
 	kick       chan struct{}
 
 	failovers, restored, unwanted, failures atomic.Int64
@@ -171,25 +171,39 @@ func (f *Failover) Stats() FailoverStats {
 func (f *Failover) Generation() int64 { return f.generation.Load() }
 
 // Publish implements Queues.
-func (f *Failover) Publish(ctx context.Context, alerts []*alert.Alert) ([]Published, error) {
-	out, err := f.publish(ctx, alerts)
+func (f *Failover) Publish(ctx context.Context, alerts []*alert.Alert) (out []Published, err error) {
+	err = f.call(ctx, func() error {
+		out, err = f.cfg.Store.Publish(ctx, alerts)
+		return err
+	})
+	return out, err
+}
+
+// Revise implements Queues.
+func (f *Failover) Revise(ctx context.Context, reads []Revision) (out []*alert.Event, err error) {
+	err = f.call(ctx, func() error {
+		out, err = f.cfg.Store.Revise(ctx, reads)
+		return err
+	})
+	return out, err
+}
+
+// call calls the store once it is known to be good, and doubts it after an error.
+func (f *Failover) call(ctx context.Context, store func() error) (err error) {
+	if f.doubtful() {
+		err = f.look(ctx, false)
+	}
+	if err == nil {
+		err = store()
+	}
 	if err != nil {
 		f.suspect.Store(true)
 		f.wake()
 		f.failing.CompareAndSwap(0, f.cfg.Clock().UnixNano())
-		return nil, err
+		return err
 	}
 	f.failing.Store(0)
-	return out, nil
-}
-
-func (f *Failover) publish(ctx context.Context, alerts []*alert.Alert) ([]Published, error) {
-	if f.doubtful() {
-		if err := f.look(ctx, false); err != nil {
-			return nil, err
-		}
-	}
-	return f.cfg.Store.Publish(ctx, alerts)
+	return nil
 }
 
 // doubtful reports whether the server may be another than the one last seen.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"vigie/sensors"
+	"vigie/stream/alert"
 )
 
 // panicked is a panic while records were handled. It holds nothing of them: not the
@@ -56,10 +57,11 @@ const (
 
 // attempt is handle; of a panic it takes back what that has added to what is in hand.
 func (w *worker) attempt(ctx context.Context, records []Record) (fault *panicked, err error) {
-	alerts, matched, sentinels := len(w.alerts), w.matched, w.sentinels
+	alerts, later, matched, sentinels := len(w.alerts), len(w.later), w.matched, w.sentinels
 	fault, err = guard(func() error { return w.handle(ctx, records) })
 	if fault != nil {
 		w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:alerts], w.offsets[:alerts], matched, sentinels
+		w.later = w.later[:later]
 	}
 	return fault, err
 }
@@ -90,22 +92,30 @@ func (w *worker) oneByOne(ctx context.Context, records []Record, fault *panicked
 // has stored is stored again, which changes nothing. The records are gone by then: a
 // dead letter holds the read encoded anew.
 func (w *worker) storeOneByOne(ctx context.Context, fault *panicked) error {
-	w.tell(msgOneByOne, fault, w.offsets[0], len(w.alerts))
+	w.tell(msgOneByOne, fault, w.first(), w.inHand())
 	var letters []DeadLetter
-	for i, a := range w.alerts {
-		fault, err := guard(func() error { return w.publish(ctx, w.alerts[i:i+1]) })
-		if err != nil {
+	one := func(offset int64, read *sensors.Read, alerts []*alert.Alert, reads []later) error {
+		fault, err := guard(func() error { return w.publish(ctx, alerts, reads) })
+		if err != nil || fault == nil {
 			return err
 		}
-		if fault == nil {
-			continue
-		}
-		w.tell(msgGuilty, fault, w.offsets[i], 1)
-		value, err := sensors.AppendProto(nil, &a.Read)
+		w.tell(msgGuilty, fault, offset, 1)
+		value, err := sensors.AppendProto(nil, read)
 		if err != nil { // it was read from the topic
 			value = nil
 		}
-		letters = append(letters, DeadLetter{Partition: w.part.ID(), Offset: w.offsets[i], Reason: ReasonPanic, Value: value})
+		letters = append(letters, DeadLetter{Partition: w.part.ID(), Offset: offset, Reason: ReasonPanic, Value: value})
+		return nil
+	}
+	for i, a := range w.alerts {
+		if err := one(w.offsets[i], &a.Read, w.alerts[i:i+1], nil); err != nil {
+			return err
+		}
+	}
+	for i := range w.later {
+		if err := one(w.later[i].offset, &w.later[i].Read, nil, w.later[i:i+1]); err != nil {
+			return err
+		}
 	}
 	return w.bury(ctx, letters)
 }

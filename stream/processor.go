@@ -144,11 +144,13 @@ type worker struct {
 	keys  []plate.Key   // of the reads
 	may   []uint64      // see matcher.Snapshot.MayHit
 	hits  []matcher.Hit // of one read
+	rev   []int         // places of the later reads of a passage; see revise
 
 	// What has been matched and is not stored yet.
 	next      int64          // offset after it
 	alerts    []*alert.Alert // of it
 	offsets   []int64        // of the records that the alerts are of
+	later     []later        // see revise
 	matched   int64          // reads
 	sentinels int64
 	since     time.Time // when the first of the alerts was made
@@ -200,7 +202,7 @@ func (p *Processor) consume(ctx context.Context, part Partition) error {
 		}
 		// A fetch may have taken long, and lists that are old may hold up what comes next.
 		var err error
-		if len(w.alerts) > 0 && (time.Since(w.since) >= holdFor || p.cfg.Replica.Age() > p.cfg.MaxListAge) {
+		if w.inHand() > 0 && (time.Since(w.since) >= holdFor || p.cfg.Replica.Age() > p.cfg.MaxListAge) {
 			err = w.store(finishing)
 		}
 		if err == nil {
@@ -258,13 +260,13 @@ const (
 
 // holds reports whether the alerts in hand may wait for more.
 func (w *worker) holds() bool {
-	return len(w.alerts) > 0 && len(w.alerts) < holdAlerts && w.batch.HighWater-w.batch.Next > holdBehind &&
+	return w.inHand() > 0 && w.inHand() < holdAlerts && w.batch.HighWater-w.batch.Next > holdBehind &&
 		time.Since(w.since) < holdFor
 }
 
 // stored is the offset below which everything is stored.
 func (w *worker) stored() int64 {
-	if len(w.alerts) > 0 {
+	if w.inHand() > 0 {
 		return 0
 	}
 	return w.next
@@ -273,9 +275,9 @@ func (w *worker) stored() int64 {
 // store returns once the alerts in hand are stored. Its only error is that there was no
 // time left.
 func (w *worker) store(ctx context.Context) error {
-	if len(w.alerts) > 0 {
+	if w.inHand() > 0 {
 		w.at = time.Now()
-		fault, err := guard(func() error { return w.publish(ctx, w.alerts) })
+		fault, err := guard(func() error { return w.publish(ctx, w.alerts, w.later) })
 		if fault != nil {
 			err = w.storeOneByOne(ctx, fault)
 		}
@@ -286,6 +288,8 @@ func (w *worker) store(ctx context.Context) error {
 	w.p.stats.reads.Add(w.matched)
 	w.p.stats.sentinels.Add(w.sentinels)
 	clear(w.alerts)
+	clear(w.later)
+	w.later = w.later[:0]
 	w.alerts, w.offsets, w.matched, w.sentinels = w.alerts[:0], w.offsets[:0], 0, 0
 	return nil
 }
@@ -301,7 +305,7 @@ func (w *worker) handle(ctx context.Context, records []Record) error {
 	}
 	snap := w.p.cfg.Replica.Matcher().Snapshot()
 	w.dead = w.dead[:0]
-	if len(w.alerts) == 0 {
+	if w.inHand() == 0 {
 		w.since = time.Now()
 	}
 	var decoding, matching time.Duration
@@ -318,6 +322,7 @@ func (w *worker) handle(ctx context.Context, records []Record) error {
 				}
 			}
 		}
+		w.revise()
 		w.at = time.Now()
 		matching += w.at.Sub(decoded)
 		w.matched += int64(len(w.reads))
@@ -359,7 +364,7 @@ func drain(ctx context.Context, d time.Duration) (context.Context, context.Cance
 
 // decode sorts a window of records into reads to match, and adds to the dead letters.
 func (w *worker) decode(records []Record) {
-	w.reads, w.keys = w.reads[:0], w.keys[:0]
+	w.reads, w.keys, w.rev = w.reads[:0], w.keys[:0], w.rev[:0]
 	for _, rec := range records {
 		n := len(w.reads)
 		if n < cap(w.reads) {
@@ -372,6 +377,9 @@ func (w *worker) decode(records []Record) {
 		switch {
 		case ok:
 			w.keys = append(w.keys, r.key)
+			if r.Revision > 0 && r.Passage != "" {
+				w.rev = append(w.rev, n)
+			}
 			continue
 		case reason != "":
 			w.dead = append(w.dead, DeadLetter{Partition: w.part.ID(), Offset: rec.Offset, Reason: reason, Value: rec.Value})
@@ -469,11 +477,11 @@ func (p *Processor) generation() int64 {
 }
 
 // publish returns once every alert is in its queue and on the hits topic, or no longer
-// wanted.
-func (w *worker) publish(ctx context.Context, alerts []*alert.Alert) error {
+// wanted, and so is what later reads change.
+func (w *worker) publish(ctx context.Context, alerts []*alert.Alert, reads []later) error {
 	for {
 		generation := w.p.generation()
-		if err := w.publishOnce(ctx, alerts); err != nil {
+		if err := w.publishOnce(ctx, alerts, reads); err != nil {
 			return err
 		}
 		if w.p.generation() == generation {
@@ -484,7 +492,7 @@ func (w *worker) publish(ctx context.Context, alerts []*alert.Alert) error {
 	}
 }
 
-func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert) error {
+func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert, reads []later) error {
 	var settled []*alert.Event
 	for len(todo) > 0 {
 		var answers []Published
@@ -519,6 +527,12 @@ func (w *worker) publishOnce(ctx context.Context, todo []*alert.Alert) error {
 				return err
 			}
 		}
+	}
+	changes, err := w.reviseQueues(ctx, reads)
+	settled = append(settled, changes...)
+	if err != nil {
+		w.p.owe(settled)
+		return err
 	}
 	w.lap(stageQueues)
 	if len(settled) == 0 {

@@ -582,15 +582,22 @@ func TestFakes(t *testing.T) {
 			Produce:    func(_ *testing.T, p int, values ...[]byte) { r.Produce(p, values...) },
 		}
 	})
-	streamtest.TestQueues(t, func(t *testing.T) streamtest.QueuesFixture {
+	queues := func(*testing.T) streamtest.QueuesFixture {
 		q := new(streamtest.Queues)
-		return streamtest.QueuesFixture{Queues: q, Fencer: q, Stored: func(_ *testing.T, queue string) (ids []string) {
-			for _, a := range q.In(queue) {
-				ids = append(ids, a.ID)
-			}
-			return ids
-		}}
-	})
+		return streamtest.QueuesFixture{
+			Queues: q, Fencer: q,
+			Stored: func(_ *testing.T, queue string) (ids []string) {
+				for _, a := range q.In(queue) {
+					ids = append(ids, a.ID)
+				}
+				return ids
+			},
+			Take:     func(_ *testing.T, id string) { q.Take(id) },
+			Standing: func(_ *testing.T, id string) (*alert.Alert, alert.State) { return q.Standing(id) },
+		}
+	}
+	streamtest.TestQueues(t, queues)
+	streamtest.TestRevisions(t, queues)
 	streamtest.TestControlLog(t, func(t *testing.T) stream.ControlLog { return streamtest.NewControlLog() })
 	streamtest.TestJournal(t, func(t *testing.T) streamtest.JournalFixture {
 		j := new(streamtest.Journal)

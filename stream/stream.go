@@ -11,6 +11,7 @@ import (
 	"context"
 	"time"
 
+	"vigie/sensors"
 	"vigie/stream/alert"
 	"vigie/watchlist/control"
 )
@@ -85,6 +86,24 @@ type Queues interface {
 	// Repeating a call whose outcome is unknown is safe. When it returns an
 	// error none of the answers counts.
 	Publish(ctx context.Context, alerts []*alert.Alert) ([]Published, error)
+	// Revise brings the alerts of passages up to a later read of them, in the order given,
+	// once the alerts of its hits have been published. An alert that the read hits too is
+	// amended where the evidence differs, and raised again where a read before has taken
+	// it back; one that it does not hit is taken back, if the read overrules the one that
+	// the alert shows (see alert.Reading), and else is only told of it. A read of the same
+	// text and country takes nothing back: it is the lists that have changed. One of
+	// another text amends only where it overrules. Revise returns the steps that were made,
+	// now or by the same read before: repeating a call changes nothing, nor does a read
+	// that is older than what the alert has seen. When it returns an error, any part may
+	// have been done.
+	Revise(ctx context.Context, reads []Revision) ([]*alert.Event, error)
+}
+
+// Revision is a later read of a passage and what it hits.
+type Revision struct {
+	Read   sensors.Read // its Revision is 1 or more and its Passage is given
+	Alerts []*alert.Alert
+	At     time.Time // by the matcher's clock
 }
 
 // Fencer holds back alerts of lists as they were before a withdrawal.
@@ -120,6 +139,8 @@ const (
 	ReasonField    Reason = "field"    // a field is missing or out of range
 	ReasonPlate    Reason = "plate"    // the plate cannot be a plate
 	ReasonPanic    Reason = "panic"    // a fault of this program: handling it panicked, alone as well
+	// ReasonUnknownSensor is of reads that a gateway has put aside; they were never on the reads topic.
+	ReasonUnknownSensor Reason = "unknown_sensor"
 )
 
 // DeadLetters is the dead-letter topic.

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -26,7 +27,8 @@ import (
 
 // Alert is everything a patrol needs to judge a hit before acting on it. The
 // fields stand in the order in which a person should read them. An Alert is not
-// changed after New made it; its state lives in Events.
+// changed after New made it; its state lives in Events. A later read of the passage
+// may put another Alert of the same id in its place; see Event.Amended.
 type Alert struct {
 	// ID is the same for every repeat of the same hit; see ID.
 	ID       string             `json:"id"`
@@ -144,6 +146,33 @@ func ID(read *sensors.Read, entryID string) string {
 
 func appendField(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// Digest is the same for two alerts of one id that tell a patrol the same: what to do, how
+// well the read meets the entry, and what was seen of the vehicle. It is of 26 characters
+// of lower-case base32.
+func (a *Alert) Digest() string {
+	r, match := &a.Read, a.Match
+	match.Version = 0
+	b, err := json.Marshal(struct {
+		Action         watchlist.Action
+		Stop           bool
+		Priority       watchlist.Priority
+		Entry          EntryRef
+		Match          Evidence
+		Image, Context *sensors.Image
+		Texts          []string
+		Conf           float32
+		Lane           uint32
+	}{
+		a.Action, a.Stop, a.Priority, a.Entry, match, r.Image, r.Context,
+		[]string{r.Plate, r.Country, r.Direction, r.Make, r.Color}, r.Conf, r.Lane,
+	})
+	if err != nil {
+		return "" // New makes none that cannot be written
+	}
+	sum := sha256.Sum256(b)
+	return idEncoding.EncodeToString(sum[:16])
 }
 
 // Input is what an alert is made from. List, Entry and Read are required.

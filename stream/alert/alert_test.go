@@ -252,6 +252,28 @@ func TestNoPlateUnderFmt(t *testing.T) {
 	}
 }
 
+// TestDigest changes one thing at a time: what a patrol sees makes another digest, and what
+// it does not see makes none.
+func TestDigest(t *testing.T) {
+	base := New(hit()).Digest()
+	for name, change := range map[string]func(*Alert){
+		"plate": func(a *Alert) { a.Match.Read = "AB124CD" }, "score": func(a *Alert) { a.Match.Score /= 2 },
+		"confidence": func(a *Alert) { a.Read.Conf /= 2 }, "country": func(a *Alert) { a.Read.Country = "IT" },
+		"stop": func(a *Alert) { a.Stop = !a.Stop }, "entry": func(a *Alert) { a.Entry.Safety += "!" },
+		"picture": func(a *Alert) { a.Read.Image = &sensors.Image{Offset: 77} },
+	} {
+		a := New(hit())
+		if change(a); a.Digest() == base || len(a.Digest()) != IDLen {
+			t.Errorf("%s: digest %q, before %q", name, a.Digest(), base)
+		}
+	}
+	a := New(hit())
+	a.Created, a.Match.Version, a.Read.ID, a.Read.Revision, a.Read.TS = 1, a.Match.Version+1, "other", 7, 2
+	if a.Digest() != base {
+		t.Error("the digest depends on what no patrol sees")
+	}
+}
+
 func clonedByJSON[T any](t *testing.T, v T) (out T) {
 	t.Helper()
 	b, err := json.Marshal(v)

@@ -17,9 +17,10 @@ const (
 	StateConfirmed              // that patrol compared the picture: the read is right
 	StateRejected               // that patrol compared the picture: the read or the entry is wrong
 	StateClosed                 // an outcome is recorded
+	StateWithdrawn              // nobody had it yet when the camera read another plate
 )
 
-var stateNames = []string{"new", "taken", "confirmed", "rejected", "closed"}
+var stateNames = []string{"new", "taken", "confirmed", "rejected", "closed", "withdrawn"}
 
 // Verb is what somebody does with an alert. The zero value is no verb.
 type Verb uint8
@@ -48,6 +49,18 @@ var transitions = []Transition{
 	{StateTaken, VerbReject, StateRejected},
 	{StateConfirmed, VerbClose, StateClosed},
 	{StateRejected, VerbClose, StateClosed},
+}
+
+// Reread returns the step that a later read of the passage makes by itself in an alert
+// whose entry it hits, or no longer hits; its Verb is none. Only an alert that nobody has
+// taken is withdrawn, and only by a reading that overrules (see Reading): whoever has taken
+// it, or has judged the picture, is told and decides. What was withdrawn comes back when
+// the camera reads the wanted plate again.
+func Reread(hits bool) Transition {
+	if hits {
+		return Transition{From: StateWithdrawn, To: StateNew}
+	}
+	return Transition{From: StateNew, To: StateWithdrawn}
 }
 
 // Verbs returns all verbs.
@@ -92,6 +105,13 @@ const (
 	OutcomeNoAction    = "no_action"   // nothing was done
 )
 
+// Outcomes of the steps that the matcher makes by a later read of the passage.
+const (
+	OutcomeOtherPlate = "other_plate"  // the camera now reads another plate; the alert is withdrawn, or somebody has to compare
+	OutcomeReadAgain  = "read_again"   // after that, it reads one that hits again
+	OutcomeEvidence   = "new_evidence" // it still hits, by other evidence
+)
+
 // Outcomes returns the outcomes of which v must give one; none for take and
 // confirm, which take no outcome.
 func Outcomes(v Verb) []string {
@@ -132,6 +152,13 @@ type Event struct {
 	Outcome string `json:"outcome,omitempty"` // see Outcomes
 	Note    string `json:"note,omitempty"`
 	Alert   *Alert `json:"-"` // on step 1 only
+
+	// Revision is that of the read by which the matcher made a step after the hit; 0
+	// for the hit and for what people do.
+	Revision uint32 `json:"revision,omitempty"`
+	// Amended is the alert as it is from this step on, with OutcomeReadAgain and
+	// OutcomeEvidence only.
+	Amended *Alert `json:"amended,omitempty"`
 }
 
 // Hit returns the first event of an alert.
@@ -171,7 +198,8 @@ func (s State) MarshalText() ([]byte, error) {
 	return nil, fmt.Errorf("alert: state %d is out of range", uint8(s))
 }
 
-// UnmarshalText reads one of the words new, taken, confirmed, rejected, closed.
+// UnmarshalText reads one of the words new, taken, confirmed, rejected, closed,
+// withdrawn.
 func (s *State) UnmarshalText(b []byte) error {
 	i := slices.Index(stateNames, string(b))
 	if i < 0 {

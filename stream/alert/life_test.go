@@ -15,8 +15,9 @@ func TestNext(t *testing.T) {
 		StateConfirmed: {VerbClose: StateClosed},
 		StateRejected:  {VerbClose: StateClosed},
 		StateClosed:    {},
+		StateWithdrawn: {},
 	}
-	for from := StateNew; from <= StateClosed+1; from++ {
+	for from := StateNew; from <= StateWithdrawn+1; from++ {
 		for v := Verb(0); v <= VerbClose+1; v++ {
 			to, ok := want[from][v]
 			if !ok {
@@ -38,6 +39,18 @@ func TestNext(t *testing.T) {
 	}
 	if n != len(transitions) {
 		t.Errorf("Transitions gives %d steps in all, want %d", n, len(transitions))
+	}
+}
+
+// TestReread: a later read takes back only what nobody has taken, and brings back only
+// what a read took back.
+func TestReread(t *testing.T) {
+	for hits, want := range map[bool]Transition{
+		false: {From: StateNew, To: StateWithdrawn}, true: {From: StateWithdrawn, To: StateNew},
+	} {
+		if got := Reread(hits); got != want {
+			t.Errorf("hits %v: %+v, want %+v", hits, got, want)
+		}
 	}
 }
 
@@ -71,7 +84,7 @@ func TestOutcomes(t *testing.T) {
 }
 
 func TestWords(t *testing.T) {
-	for s := StateNew; s <= StateClosed; s++ {
+	for s := StateNew; s <= StateWithdrawn; s++ {
 		b, err := s.MarshalText()
 		var back State
 		if err != nil || back.UnmarshalText(b) != nil || back != s || s.String() != string(b) {
@@ -85,7 +98,7 @@ func TestWords(t *testing.T) {
 			t.Errorf("verb %d: %q, %v, back %v", uint8(v), b, err, back)
 		}
 	}
-	if _, err := (StateClosed + 1).MarshalText(); err == nil {
+	if _, err := (StateWithdrawn + 1).MarshalText(); err == nil {
 		t.Error("a state out of range has a word")
 	}
 	for _, v := range []Verb{0, VerbClose + 1} {

@@ -59,9 +59,16 @@ func (e *Event) check() error {
 		return errors.New("it carries an alert but is not the hit")
 	case e.Alert != nil && e.Alert.ID != e.AlertID:
 		return errors.New("its alert has another id")
+	case e.Step == 1 && (e.Amended != nil || e.Revision != 0):
+		return errors.New("it is the hit but follows one")
+	case e.Amended != nil && (e.Revision == 0 || e.Amended.ID != e.AlertID):
+		return errors.New("it amends an alert without a revision, or another one")
 	}
 	_, err := e.State.MarshalText()
-	if a := e.Alert; a != nil && err == nil {
+	for _, a := range []*Alert{e.Alert, e.Amended} {
+		if a == nil || err != nil {
+			continue
+		}
 		if _, err = a.Action.MarshalText(); err == nil {
 			_, err = a.Priority.MarshalText()
 		}
@@ -72,26 +79,32 @@ func (e *Event) check() error {
 func (e *Event) toProto() *alertpb.AlertEvent {
 	m := &alertpb.AlertEvent{
 		Step: e.Step, AlertId: e.AlertID, State: e.State.String(), Queue: e.Queue, At: e.At,
-		Actor: e.Actor, Outcome: e.Outcome, Note: e.Note,
+		Actor: e.Actor, Outcome: e.Outcome, Note: e.Note, Revision: e.Revision,
 	}
-	if a := e.Alert; a != nil {
-		m.Alert = &alertpb.Alert{
-			Id: a.ID, Queue: a.Queue, Created: a.Created, Read: readToProto(&a.Read),
-			EntryId: a.Entry.ID, ListId: a.List.ID, ListName: a.List.Name, ListOwner: a.List.Owner,
-			EntryPlate: a.Entry.Plate, EntryCountry: a.Entry.Country.String(),
-			Reason: a.Entry.Reason, Action: a.Action.String(), Priority: uint32(a.Priority),
-			CaseRef: a.Entry.CaseRef, Vehicle: a.Entry.Vehicle, Safety: a.Entry.Safety, EntryVersion: a.Entry.Version,
-			Match: a.Match.Kind, CountryRelation: a.Match.Country, Grade: a.Match.Grade, Score: a.Match.Score,
-			Syntax: a.Match.Syntax, PlateRead: a.Match.Read, PlateEntry: a.Match.Entry, Version: a.Match.Version,
-			Stop: a.Stop, Late: a.Late,
-		}
-		for _, d := range a.Match.Differs {
-			m.Alert.Differs = append(m.Alert.Differs, uint32(d))
-		}
-		if p := a.Place; p != nil {
-			m.Alert.Place = &alertpb.Place{
-				Name: p.Name, Lat: p.Lat, Lon: p.Lon, Road: p.Road, Direction: p.Direction, Zones: p.Zones,
-			}
+	m.Alert, m.Amended = alertToProto(e.Alert), alertToProto(e.Amended)
+	return m
+}
+
+func alertToProto(a *Alert) *alertpb.Alert {
+	if a == nil {
+		return nil
+	}
+	m := &alertpb.Alert{
+		Id: a.ID, Queue: a.Queue, Created: a.Created, Read: readToProto(&a.Read),
+		EntryId: a.Entry.ID, ListId: a.List.ID, ListName: a.List.Name, ListOwner: a.List.Owner,
+		EntryPlate: a.Entry.Plate, EntryCountry: a.Entry.Country.String(),
+		Reason: a.Entry.Reason, Action: a.Action.String(), Priority: uint32(a.Priority),
+		CaseRef: a.Entry.CaseRef, Vehicle: a.Entry.Vehicle, Safety: a.Entry.Safety, EntryVersion: a.Entry.Version,
+		Match: a.Match.Kind, CountryRelation: a.Match.Country, Grade: a.Match.Grade, Score: a.Match.Score,
+		Syntax: a.Match.Syntax, PlateRead: a.Match.Read, PlateEntry: a.Match.Entry, Version: a.Match.Version,
+		Stop: a.Stop, Late: a.Late,
+	}
+	for _, d := range a.Match.Differs {
+		m.Differs = append(m.Differs, uint32(d))
+	}
+	if p := a.Place; p != nil {
+		m.Place = &alertpb.Place{
+			Name: p.Name, Lat: p.Lat, Lon: p.Lon, Road: p.Road, Direction: p.Direction, Zones: p.Zones,
 		}
 	}
 	return m
@@ -100,14 +113,24 @@ func (e *Event) toProto() *alertpb.AlertEvent {
 func fromProto(m *alertpb.AlertEvent) (*Event, error) {
 	e := &Event{
 		AlertID: m.GetAlertId(), Step: m.GetStep(), Queue: m.GetQueue(), At: m.GetAt(),
-		Actor: m.GetActor(), Outcome: m.GetOutcome(), Note: m.GetNote(),
+		Actor: m.GetActor(), Outcome: m.GetOutcome(), Note: m.GetNote(), Revision: m.GetRevision(),
 	}
-	if err := e.State.UnmarshalText([]byte(m.GetState())); err != nil {
+	err := e.State.UnmarshalText([]byte(m.GetState()))
+	if err == nil {
+		e.Alert, err = alertFromProto(m.GetAlert())
+	}
+	if err == nil {
+		e.Amended, err = alertFromProto(m.GetAmended())
+	}
+	if err != nil {
 		return nil, err
 	}
-	p := m.GetAlert()
+	return e, nil
+}
+
+func alertFromProto(p *alertpb.Alert) (*Alert, error) {
 	if p == nil {
-		return e, nil
+		return nil, nil
 	}
 	a := &Alert{
 		ID: p.GetId(), Queue: p.GetQueue(), Stop: p.GetStop(), Late: p.GetLate(),
@@ -140,8 +163,7 @@ func fromProto(m *alertpb.AlertEvent) (*Event, error) {
 			Road: q.GetRoad(), Direction: q.GetDirection(), Zones: q.GetZones(),
 		}
 	}
-	e.Alert = a
-	return e, nil
+	return a, nil
 }
 
 func readToProto(r *sensors.Read) *readpb.Read {

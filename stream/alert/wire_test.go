@@ -18,10 +18,12 @@ import (
 func TestEventRoundTrip(t *testing.T) {
 	full := Event{}
 	fill(reflect.ValueOf(&full).Elem(), new(int))
-	full.Step, full.AlertID = 1, full.Alert.ID
+	full.Step, full.AlertID = 2, full.Amended.ID
+	first := full
+	first.Step, first.AlertID, first.Revision, first.Amended, full.Alert = 1, full.Alert.ID, 0, nil, nil
 	step := Event{AlertID: "a", Step: 3, State: StateRejected, Queue: "q", At: 1, Actor: "bri-12", Outcome: OutcomeMisread, Note: "é"}
 	for name, e := range map[string]*Event{
-		"everything": &full, "hit": Hit(New(hit())), "step": &step,
+		"everything": &full, "everything of a hit": &first, "hit": Hit(New(hit())), "step": &step,
 		"bare": {AlertID: "a", Step: 1, Alert: &Alert{ID: "a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -53,6 +55,16 @@ func TestMarshalEventRefuses(t *testing.T) {
 		"hit without alert":  func(e *Event) { e.Alert = nil },
 		"alert on a step":    func(e *Event) { e.Step = 2 },
 		"alert of another":   func(e *Event) { e.Alert.ID = "other" },
+		"hit that amends":    func(e *Event) { e.Amended = e.Alert },
+		"hit with revision":  func(e *Event) { e.Revision = 1 },
+		"amended by nothing": func(e *Event) { e.Step, e.Amended, e.Alert = 2, e.Alert, nil },
+		"amends another": func(e *Event) {
+			e.Step, e.Revision, e.Amended, e.Alert, e.AlertID = 2, 1, e.Alert, nil, "other"
+		},
+		"amended action": func(e *Event) {
+			e.Step, e.Revision, e.Amended, e.Alert = 2, 1, e.Alert, nil
+			e.Amended.Action = 99
+		},
 		"state":              func(e *Event) { e.State = 99 },
 		"action":             func(e *Event) { e.Alert.Action = 99 },
 		"priority":           func(e *Event) { e.Alert.Priority = 99 },
@@ -99,6 +111,9 @@ func FuzzUnmarshalEvent(f *testing.F) {
 	f.Add(mustMarshal(f, Hit(New(hit()))))
 	f.Add(mustMarshal(f, &Event{AlertID: "a", Step: 2, State: StateTaken, Queue: "q", Actor: "x"}))
 	f.Add([]byte{0x08, 0x01})
+	amended := Hit(New(hit()))
+	amended.Step, amended.Revision, amended.Amended, amended.Alert = 2, 1, amended.Alert, nil
+	f.Add(mustMarshal(f, amended))
 	nan := Hit(New(hit()))
 	nan.Alert.Match.Score, nan.Alert.Place.Lat = float32(math.NaN()), math.Inf(-1)
 	nan.Alert.Read.CharConf[0] = float32(math.Inf(1))

@@ -50,8 +50,11 @@ func (q *Queues) publish(ctx context.Context, alerts []*alert.Alert) ([]stream.P
 		return nil, err
 	}
 	var todo []int // indices of the alerts to put
-	var puts, creates []call
+	var notes, puts, creates []call
 	for i, a := range alerts {
+		if a.Read.Passage != "" {
+			notes = append(notes, q.notePassage(a, passageTTL))
+		}
 		if known[a.ID] {
 			out[i].Outcome = stream.Duplicate
 			continue
@@ -64,7 +67,7 @@ func (q *Queues) publish(ctx context.Context, alerts []*alert.Alert) ([]stream.P
 		puts = append(puts, q.putAlert(a, data, strconv.FormatInt(a.Match.Version, 10), ""))
 		creates = append(creates, q.create(a, data, q.cfg.Retention))
 	}
-	replies, err := q.run(ctx, puts)
+	replies, err := q.run(ctx, append(puts, notes...))
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +177,9 @@ func (q *Queues) create(a *alert.Alert, data []byte, keep time.Duration) call {
 	return call{
 		script: createScript,
 		keys:   []string{q.keys.state(a.ID)},
-		args:   []any{keep.Milliseconds(), alert.StateNew.String(), a.Queue, a.List.ID, a.Entry.ID, data},
+		args: append([]any{
+			keep.Milliseconds(), alert.StateNew.String(), a.Queue, a.List.ID, a.Entry.ID, data,
+		}, seen(a)...),
 	}
 }
 

@@ -29,16 +29,29 @@ var ctx = context.Background()
 // TestSuite runs what stream asks of any queues.
 func TestSuite(t *testing.T) {
 	eachRedis(t, func(t *testing.T, b backend) {
-		streamtest.TestQueues(t, func(t *testing.T) streamtest.QueuesFixture {
+		fixture := func(t *testing.T) streamtest.QueuesFixture {
 			q := open(t, b)
-			return streamtest.QueuesFixture{Queues: q, Fencer: q, Stored: func(t *testing.T, queue string) []string {
-				var ids []string
-				for _, m := range inQueue(t, q, queue) {
-					ids = append(ids, m.AlertID)
-				}
-				return ids
-			}}
-		})
+			return streamtest.QueuesFixture{
+				Queues: q, Fencer: q,
+				Stored: func(t *testing.T, queue string) []string {
+					var ids []string
+					for _, m := range inQueue(t, q, queue) {
+						ids = append(ids, m.AlertID)
+					}
+					return ids
+				},
+				Take: func(t *testing.T, id string) { step(t, q, id, alert.VerbTake, "bri-12", "") },
+				Standing: func(t *testing.T, id string) (*alert.Alert, alert.State) {
+					a, s, err := q.Get(ctx, id, []string{"q1"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return a, s.State
+				},
+			}
+		}
+		streamtest.TestQueues(t, fixture)
+		streamtest.TestRevisions(t, fixture)
 	})
 }
 

@@ -13,6 +13,7 @@
 //	vigie:{q:<queue>}:seen     what was put there, so that nothing is put twice
 //	vigie:{q:<queue>}:fence    version below which the queue takes no alert
 //	vigie:{a:<alert id>}       state of an alert, as long as Config.Retention
+//	vigie:{p:<passage>}        alerts of a passage, for an hour, so that later reads of it can amend them
 //	vigie:server               server up to which fail-overs are made good, and when it was seen
 //
 // Braces keep what a script touches on one node of a cluster. An alert therefore
@@ -93,6 +94,7 @@ type Queues struct {
 	stored, duplicates, stale, restored, expired atomic.Int64
 	steps                                        [8]atomic.Int64 // by alert.Verb
 	repeats, conflicts, revived                  atomic.Int64
+	revisions                                    [3]atomic.Int64 // by rereads
 	unusable, failures, unchecked                atomic.Int64
 	refused                                      [len(refusals)]atomic.Int64
 	connects                                     atomic.Int64
@@ -277,6 +279,9 @@ type Stats struct {
 	Repeats    int64                // steps asked for again by the same actor
 	Conflicts  int64                // steps refused: too late, or not the owner
 	Revived    int64                // states made for alerts whose publisher had died in between
+	Corrected  int64                // alerts against which a later read of their passage spoke
+	Raised     int64                // of these, alerts for which a still later one spoke again
+	Amended    int64                // alerts whose evidence a later read of their passage changed
 	Restored   int64                // events put back by Restore
 	Expired    int64                // events that Restore left out: past their retention, or their alert is
 	Unusable   int64                // events that Restore left out because they make no sense
@@ -293,6 +298,7 @@ func (q *Queues) Stats() Stats {
 		Repeats: q.repeats.Load(), Conflicts: q.conflicts.Load(), Revived: q.revived.Load(),
 		Restored: q.restored.Load(), Expired: q.expired.Load(), Unusable: q.unusable.Load(),
 		Failures: q.failures.Load(), Unchecked: q.unchecked.Load(),
+		Corrected: q.revisions[corrected].Load(), Raised: q.revisions[raised].Load(), Amended: q.revisions[amended].Load(),
 	}
 	for _, v := range alert.Verbs() {
 		s.Steps[v] = q.steps[v].Load()

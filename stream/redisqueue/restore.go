@@ -89,11 +89,17 @@ func (q *Queues) restore(ctx context.Context, events []*alert.Event, how putBack
 // restoreWave puts back events of which none depends on whether another is refused.
 func (q *Queues) restoreWave(ctx context.Context, events []*alert.Event, known map[string]*restored, how putBack, res *stream.PutBackResult) error {
 	now := q.cfg.Clock()
-	var puts, states []call
+	var puts, notes, states []call
 	var put []*alert.Event
 	for _, e := range events {
 		at := known[e.AlertID]
-		keep := q.cfg.Retention - now.Sub(time.UnixMilli(e.At))
+		age := now.Sub(time.UnixMilli(e.At))
+		keep := q.cfg.Retention - age
+		// Also for one that is there: its passage may lie on another node.
+		left := passageTTL - max(age, 0)
+		if a := e.Alert; a != nil && a.Read.Passage != "" && left >= time.Millisecond {
+			notes = append(notes, q.notePassage(a, left))
+		}
 		if keep < time.Millisecond || (e.Step > 1 && at.step == 0) {
 			q.expired.Add(1)
 			res.LeftOut++
@@ -114,12 +120,12 @@ func (q *Queues) restoreWave(ctx context.Context, events []*alert.Event, known m
 		puts, states, put = append(puts, message), append(states, state), append(put, e)
 		at.step = e.Step
 	}
-	replies, err := q.run(ctx, puts)
+	replies, err := q.run(ctx, append(puts, notes...))
 	if err != nil {
 		return err
 	}
 	made := states[:0]
-	for i, r := range replies {
+	for i, r := range replies[:len(puts)] {
 		p, err := published(r)
 		if err != nil {
 			return err
@@ -187,11 +193,11 @@ func (q *Queues) restoreCalls(e *alert.Event, at *restored, keep time.Duration, 
 		at.list, at.entry = a.List.ID, a.Entry.ID
 		return q.putAlert(a, data, how.version, ms), q.create(a, data, keep), nil
 	}
-	verb, err := verbTo(e.State)
+	did, who, more, err := deedOf(e)
 	if err != nil {
 		return put, state, fmt.Errorf("alert %s step %d: %w", e.AlertID, e.Step, err)
 	}
-	data, err := json.Marshal(deed{At: e.At, Actor: e.Actor, Outcome: e.Outcome, Note: e.Note})
+	data, err := json.Marshal(deed{At: e.At, Actor: e.Actor, Outcome: e.Outcome, Note: e.Note, Revision: e.Revision})
 	if err != nil {
 		return put, state, fmt.Errorf("alert %s step %d: %w", e.AlertID, e.Step, err)
 	}
@@ -201,8 +207,28 @@ func (q *Queues) restoreCalls(e *alert.Event, at *restored, keep time.Duration, 
 	return put, call{
 		script: redoScript,
 		keys:   []string{q.keys.state(e.AlertID)},
-		args:   []any{e.Step, e.State.String(), verb.String(), e.Actor, allowed(verb), data},
+		args:   append([]any{e.Step, e.State.String(), did, e.Actor, who, data}, more...),
 	}, nil
+}
+
+// deedOf says what made a step after the hit, who may, and what else the state keeps of it,
+// as redo.lua takes them.
+func deedOf(e *alert.Event) (did, who string, more []any, err error) {
+	if e.Revision == 0 {
+		verb, err := verbTo(e.State)
+		return verb.String(), allowed(verb), nil, err
+	}
+	more = []any{"rev", e.Revision}
+	if a := e.Amended; a != nil {
+		data, err := json.Marshal(a)
+		if err != nil {
+			return "", "", nil, err
+		}
+		more = append(append(more, shown(a)...), "alert", data, "against", "")
+	} else {
+		more = append(more, "against", "1")
+	}
+	return "rev:" + strconv.FormatUint(uint64(e.Revision), 10), "nobody", more, nil
 }
 
 // verbTo is the verb that leads to a state.

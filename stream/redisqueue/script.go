@@ -24,15 +24,21 @@ var (
 	stepLua string
 	//go:embed lua/redo.lua
 	redoLua string
+	//go:embed lua/passage.lua
+	passageLua string
+	//go:embed lua/revise.lua
+	reviseLua string
 )
 
 var (
-	putScript    = newScript(trimLua + putLua)
-	expireScript = newScript(trimLua + expireLua)
-	fenceScript  = newScript(fenceLua)
-	createScript = newScript(createLua)
-	stepScript   = newScript(stepLua)
-	redoScript   = newScript(redoLua)
+	putScript     = newScript(trimLua + putLua)
+	expireScript  = newScript(trimLua + expireLua)
+	fenceScript   = newScript(fenceLua)
+	createScript  = newScript(createLua)
+	stepScript    = newScript(stepLua)
+	redoScript    = newScript(redoLua)
+	passageScript = newScript(passageLua)
+	reviseScript  = newScript(reviseLua)
 )
 
 type script struct{ source, digest string }

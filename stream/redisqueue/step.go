@@ -67,6 +67,8 @@ type deed struct {
 	Actor   string `json:"actor"`
 	Outcome string `json:"outcome,omitempty"`
 	Note    string `json:"note,omitempty"`
+
+	Revision uint32 `json:"revision,omitempty"` // of the read that made it
 }
 
 // Step makes a step and returns its event, which is in the queue by then; the caller
@@ -232,7 +234,7 @@ func event(id, queue, step, state, data string) (*alert.Event, error) {
 	}
 	ev := &alert.Event{
 		AlertID: id, Step: uint32(n), Queue: queue,
-		At: d.At, Actor: d.Actor, Outcome: d.Outcome, Note: d.Note,
+		At: d.At, Actor: d.Actor, Outcome: d.Outcome, Note: d.Note, Revision: d.Revision,
 	}
 	return ev, ev.State.UnmarshalText([]byte(state))
 }

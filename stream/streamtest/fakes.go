@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"vigie/sensors"
 	"vigie/stream"
 	"vigie/stream/alert"
 	"vigie/watchlist/control"
@@ -121,7 +122,9 @@ type Queues struct {
 	alerts   map[string][]*alert.Alert
 	seen     map[string]bool
 	fences   map[string]int64
-	server   int // counts fail-overs
+	passages map[[2]string][]string // ids of alerts, by sensor and passage
+	states   map[string]*state      // by id of the alert
+	server   int                    // counts fail-overs
 	marked   string
 	markedAt time.Time
 }
@@ -133,13 +136,14 @@ func (q *Queues) Lose(keep bool, last int) {
 	defer q.mu.Unlock()
 	q.server++
 	if !keep {
-		q.alerts, q.seen, q.fences, q.marked = nil, nil, nil, ""
+		q.alerts, q.seen, q.fences, q.marked, q.passages, q.states = nil, nil, nil, "", nil, nil
 		return
 	}
 	for name, as := range q.alerts {
 		n := max(0, len(as)-last)
 		for _, a := range as[n:] {
 			delete(q.seen, name+"/"+a.ID)
+			delete(q.states, a.ID)
 		}
 		q.alerts[name] = as[:n:n]
 	}
@@ -214,6 +218,7 @@ func (q *Queues) Publish(_ context.Context, alerts []*alert.Alert) ([]stream.Pub
 	defer q.mu.Unlock()
 	if q.alerts == nil {
 		q.alerts, q.seen = map[string][]*alert.Alert{}, map[string]bool{}
+		q.passages, q.states = map[[2]string][]string{}, map[string]*state{}
 	}
 	out := make([]stream.Published, len(alerts))
 	for i, a := range alerts {
@@ -226,9 +231,108 @@ func (q *Queues) Publish(_ context.Context, alerts []*alert.Alert) ([]stream.Pub
 		default:
 			q.seen[key] = true
 			q.alerts[a.Queue] = append(q.alerts[a.Queue], a)
+			q.states[a.ID] = &state{alert: a, step: 1, revision: a.Read.Revision, did: map[uint32]*alert.Event{}}
+			if p := passage(&a.Read); p[1] != "" && !slices.Contains(q.passages[p], a.ID) {
+				q.passages[p] = append(q.passages[p], a.ID)
+			}
 		}
 	}
 	return out, nil
+}
+
+func passage(r *sensors.Read) [2]string { return [2]string{r.Sensor, r.Passage} }
+
+// state is where an alert stands.
+type state struct {
+	alert    *alert.Alert
+	state    alert.State
+	step     uint32
+	revision uint32 // the last seen
+	against  bool   // the last read speaks against the alert
+	did      map[uint32]*alert.Event
+}
+
+// Revise implements stream.Queues.
+func (q *Queues) Revise(_ context.Context, reads []stream.Revision) (events []*alert.Event, err error) {
+	if q.Fail != nil {
+		if err := q.Fail(); err != nil {
+			return nil, err
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range reads {
+		r := &reads[i]
+		for _, id := range q.passages[passage(&r.Read)] {
+			var hit *alert.Alert
+			for _, a := range r.Alerts {
+				if a.ID == id {
+					hit = a
+				}
+			}
+			if s := q.states[id]; s != nil {
+				if e := s.revise(r, hit); e != nil {
+					events = append(events, e)
+				}
+			}
+		}
+	}
+	return events, nil
+}
+
+// revise makes the step of a read, or finds the one that it made before.
+func (s *state) revise(r *stream.Revision, hit *alert.Alert) *alert.Event {
+	n := r.Read.Revision
+	if e := s.did[n]; e != nil || n <= s.revision {
+		return e
+	}
+	s.revision = n
+	now, before := alert.ReadingOf(&r.Read), alert.ReadingOf(&s.alert.Read)
+	overrules := now.Overrules(before)
+	moves := s.state == alert.Reread(hit != nil).From && (hit != nil || overrules)
+	e := &alert.Event{AlertID: s.alert.ID, Queue: s.alert.Queue, At: r.At.UnixMilli(), Revision: n}
+	switch {
+	case hit == nil && (now.Text == before.Text || (s.against && !moves)):
+		return nil
+	case hit == nil:
+		e.Outcome = alert.OutcomeOtherPlate
+	case s.against:
+		e.Outcome, e.Amended = alert.OutcomeReadAgain, hit
+	case hit.Late || hit.Digest() == s.alert.Digest() || (now.Text != before.Text && !overrules):
+		return nil
+	default:
+		e.Outcome, e.Amended = alert.OutcomeEvidence, hit
+	}
+	if hit != nil {
+		s.alert = hit
+	}
+	s.against = hit == nil
+	if moves {
+		s.state = alert.Reread(hit != nil).To
+	}
+	s.step++
+	e.Step, e.State = s.step, s.state
+	s.did[n] = e
+	return e
+}
+
+// Take makes an alert taken, as a patrol does.
+func (q *Queues) Take(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.states[id]
+	s.state, s.step = alert.StateTaken, s.step+1
+}
+
+// Standing is an alert as it is now, and where it stands. It is nil when there is none.
+func (q *Queues) Standing(id string) (*alert.Alert, alert.State) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.states[id]
+	if s == nil {
+		return nil, 0
+	}
+	return s.alert, s.state
 }
 
 // Fence implements stream.Fencer.

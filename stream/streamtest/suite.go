@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -307,6 +308,10 @@ type QueuesFixture struct {
 	Fencer stream.Fencer
 	// Stored returns the ids of the alerts of a queue in order.
 	Stored func(t *testing.T, queue string) []string
+	// Take makes an alert of queue q1 taken, as a patrol does.
+	Take func(t *testing.T, id string)
+	// Standing returns an alert of queue q1 as it is now, and where it stands.
+	Standing func(t *testing.T, id string) (*alert.Alert, alert.State)
 }
 
 // NewAlert makes an alert for tests, matched at a version.
@@ -422,6 +427,200 @@ func TestQueues(t *testing.T, fixture func(t *testing.T) QueuesFixture) {
 		if got := f.Stored(t, "q1"); len(got) != 50 {
 			t.Errorf("%d alerts in the queue, want 50", len(got))
 		}
+	})
+}
+
+// NewPassageAlert is NewAlert for the read of a passage. A text is the plate of the read.
+func NewPassageAlert(id, passage, text string, revision uint32) *alert.Alert {
+	a := NewAlert(id, "q1", 5)
+	a.Read.Passage, a.Read.Revision, a.Read.Plate, a.Match.Read = passage, revision, text, text
+	return a
+}
+
+// NewRevision is a later read of a passage with its hits.
+func NewRevision(passage, text string, revision uint32, hits ...*alert.Alert) stream.Revision {
+	r := NewPassageAlert("", passage, text, revision).Read
+	if len(hits) > 0 {
+		r = hits[0].Read
+	}
+	return stream.Revision{Read: r, Alerts: hits, At: time.UnixMilli(1773470467000 + int64(revision))}
+}
+
+// TestRevisions checks what stream.Queues promises of later reads of a passage.
+func TestRevisions(t *testing.T, fixture func(t *testing.T) QueuesFixture) {
+	const first, other = "AB123CD", "AB124CD"
+	ctx := context.Background()
+	publish := func(t *testing.T, f QueuesFixture, alerts ...*alert.Alert) {
+		t.Helper()
+		if _, err := f.Queues.Publish(ctx, alerts); err != nil {
+			t.Fatalf("Publish: %v", err)
+		}
+	}
+	// revise returns the steps as "alert:step state outcome", with the plate where one amends.
+	revise := func(t *testing.T, f QueuesFixture, want string, reads ...stream.Revision) {
+		t.Helper()
+		for _, word := range []string{"", "repeated: "} {
+			events, err := f.Queues.Revise(ctx, reads)
+			if err != nil {
+				t.Fatalf("%sRevise: %v", word, err)
+			}
+			var got []string
+			for _, e := range events {
+				s := fmt.Sprintf("%s:%d %s %s", e.AlertID, e.Step, e.State, e.Outcome)
+				if e.Amended != nil {
+					s += " " + e.Amended.Match.Read
+				}
+				if got = append(got, s); e.Queue != "q1" || e.Actor != "" || e.Revision == 0 || e.At != 1773470467000+int64(e.Revision) || e.Alert != nil {
+					t.Errorf("%sevent %+v of revision %d at %d", word, e, e.Revision, e.At)
+				}
+			}
+			if got := strings.Join(got, "; "); got != want {
+				t.Errorf("%s%s\nwant %s", word, got, want)
+			}
+		}
+	}
+	stands := func(t *testing.T, f QueuesFixture, id string, state alert.State, text string) {
+		t.Helper()
+		a, got := f.Standing(t, id)
+		if a == nil || got != state || a.Match.Read != text {
+			t.Errorf("%s is %v %v, want %v of %s", id, a, got, state, text)
+		}
+	}
+
+	t.Run("another plate takes an alert back, the same plate raises it again", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0))
+		revise(t, f, "a:2 withdrawn other_plate", NewRevision("p1", other, 1))
+		stands(t, f, "a", alert.StateWithdrawn, first)
+		revise(t, f, "", NewRevision("p1", "ZZ999ZZ", 2)) // it is back already
+		again := NewPassageAlert("a", "p1", first, 3)
+		publish(t, f, again)
+		revise(t, f, "a:3 new read_again AB123CD", NewRevision("p1", first, 3, again))
+		stands(t, f, "a", alert.StateNew, first)
+	})
+
+	t.Run("the second plate has an alert of its own", func(t *testing.T) {
+		f := fixture(t)
+		second := NewPassageAlert("b", "p1", other, 1)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0), second)
+		revise(t, f, "a:2 withdrawn other_plate", NewRevision("p1", other, 1, second))
+		stands(t, f, "a", alert.StateWithdrawn, first)
+		stands(t, f, "b", alert.StateNew, other)
+	})
+
+	t.Run("other evidence amends, the same does not", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0))
+		same := NewPassageAlert("a", "p1", first, 1)
+		revise(t, f, "", NewRevision("p1", first, 1, same))
+		stronger := NewPassageAlert("a", "p1", first, 2)
+		stronger.Read.Conf = 0.99
+		revise(t, f, "a:2 new new_evidence AB123CD", NewRevision("p1", first, 2, stronger))
+		if a, _ := f.Standing(t, "a"); a.Read.Conf != 0.99 || a.Read.Revision != 2 {
+			t.Errorf("shown: confidence %v, revision %d", a.Read.Conf, a.Read.Revision)
+		}
+	})
+
+	t.Run("a weaker read does not take back, but is told", func(t *testing.T) {
+		f := fixture(t)
+		strong := NewPassageAlert("a", "p1", first, 0)
+		strong.Read.Conf = 0.9
+		publish(t, f, strong)
+		weak := NewRevision("p1", other, 1)
+		weak.Read.Conf = 0.3
+		revise(t, f, "a:2 new other_plate", weak)
+		invalid := NewRevision("p1", "A8123CDE", 2)
+		revise(t, f, "", invalid) // it is told already
+		again := NewPassageAlert("a", "p1", first, 3)
+		again.Read.Conf = 0.9
+		revise(t, f, "a:3 new read_again AB123CD", NewRevision("p1", first, 3, again))
+		weak.Read.Revision = 4
+		weak.At = weak.At.Add(3 * time.Millisecond)
+		revise(t, f, "a:4 new other_plate", weak)
+		sure := NewRevision("p1", other, 5)
+		sure.Read.Conf = 0.86
+		revise(t, f, "a:5 withdrawn other_plate", sure)
+	})
+
+	t.Run("a weaker read of another text that hits amends nothing", func(t *testing.T) {
+		f := fixture(t)
+		strong := NewPassageAlert("a", "p1", first, 0)
+		strong.Read.Conf = 0.9
+		publish(t, f, strong)
+		near := NewPassageAlert("a", "p1", other, 1)
+		near.Read.Conf = 0.3
+		revise(t, f, "", NewRevision("p1", other, 1, near))
+		stands(t, f, "a", alert.StateNew, first)
+		surer := NewPassageAlert("a", "p1", other, 2)
+		surer.Read.Conf = 0.95
+		revise(t, f, "a:2 new new_evidence AB124CD", NewRevision("p1", other, 2, surer))
+		stands(t, f, "a", alert.StateNew, other)
+	})
+
+	t.Run("a late read takes no stop away, but corrects", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0))
+		late := NewPassageAlert("a", "p1", first, 1)
+		late.Read.Conf, late.Late, late.Stop = 0.99, true, false
+		revise(t, f, "", NewRevision("p1", first, 1, late))
+		if a, _ := f.Standing(t, "a"); !a.Stop {
+			t.Error("the alert asks for no stop any more")
+		}
+		revise(t, f, "a:2 withdrawn other_plate", NewRevision("p1", other, 2))
+	})
+
+	t.Run("the same text takes nothing back: the lists have changed", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0))
+		revise(t, f, "", NewRevision("p1", first, 1))
+		italian := NewRevision("p1", first, 2)
+		italian.Read.Country = "IT"
+		revise(t, f, "a:2 withdrawn other_plate", italian)
+	})
+
+	t.Run("what was taken stays taken, and is told", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0))
+		f.Take(t, "a")
+		revise(t, f, "a:3 taken other_plate", NewRevision("p1", other, 1))
+		again := NewPassageAlert("a", "p1", first, 2)
+		revise(t, f, "a:4 taken read_again AB123CD", NewRevision("p1", first, 2, again))
+	})
+
+	t.Run("an older read changes nothing", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 3))
+		revise(t, f, "", NewRevision("p1", other, 2), NewRevision("p1", other, 3))
+		stands(t, f, "a", alert.StateNew, first)
+	})
+
+	t.Run("a read that changes nothing is seen all the same", func(t *testing.T) {
+		f := fixture(t)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0))
+		same := NewPassageAlert("a", "p1", first, 2)
+		revise(t, f, "", NewRevision("p1", first, 2, same), NewRevision("p1", other, 1))
+		stands(t, f, "a", alert.StateNew, first)
+	})
+
+	t.Run("other passages and other sensors are left alone", func(t *testing.T) {
+		f := fixture(t)
+		alone := NewAlert("c", "q1", 5)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0), NewPassageAlert("b", "p2", first, 0), alone)
+		stranger := NewRevision("p2", other, 1)
+		stranger.Read.Sensor = "A7-118-3"
+		revise(t, f, "a:2 withdrawn other_plate", NewRevision("p1", other, 1), stranger)
+		stands(t, f, "b", alert.StateNew, first)
+		stands(t, f, "c", alert.StateNew, first)
+	})
+
+	t.Run("several reads at once, in order", func(t *testing.T) {
+		f := fixture(t)
+		b, again := NewPassageAlert("b", "p1", other, 1), NewPassageAlert("a", "p1", first, 2)
+		publish(t, f, NewPassageAlert("a", "p1", first, 0), b, again)
+		revise(t, f, "a:2 withdrawn other_plate; a:3 new read_again AB123CD; b:2 withdrawn other_plate",
+			NewRevision("p1", other, 1, b), NewRevision("p1", first, 2, again))
+		stands(t, f, "a", alert.StateNew, first)
+		stands(t, f, "b", alert.StateWithdrawn, other)
 	})
 }
 

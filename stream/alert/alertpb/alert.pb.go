@@ -31,18 +31,24 @@ type AlertEvent struct {
 	// Number of the step within the alert: 1 is the hit itself.
 	Step    uint32 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
 	AlertId string `protobuf:"bytes,2,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
-	// State after this step: new, taken, confirmed, rejected, closed.
+	// State after this step: new, taken, confirmed, rejected, closed,
+	// withdrawn.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	Queue string `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
 	// When, milliseconds since the Unix epoch.
 	At int64 `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
 	// Who took the step; empty for the matcher.
 	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Why, for rejected and closed: an outcome code.
+	// Why, for rejected and closed, and for steps of the matcher after the hit: an
+	// outcome code.
 	Outcome string `protobuf:"bytes,7,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	Note    string `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
 	// The alert itself, on step 1 only.
-	Alert         *Alert `protobuf:"bytes,9,opt,name=alert,proto3" json:"alert,omitempty"`
+	Alert *Alert `protobuf:"bytes,9,opt,name=alert,proto3" json:"alert,omitempty"`
+	// Of the read by which the matcher made a step after the hit; 0 for other steps.
+	Revision uint32 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The alert as it is from this step on, where such a read amends it.
+	Amended       *Alert `protobuf:"bytes,11,opt,name=amended,proto3" json:"amended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +142,20 @@ func (x *AlertEvent) GetNote() string {
 func (x *AlertEvent) GetAlert() *Alert {
 	if x != nil {
 		return x.Alert
+	}
+	return nil
+}
+
+func (x *AlertEvent) GetRevision() uint32 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AlertEvent) GetAmended() *Alert {
+	if x != nil {
+		return x.Amended
 	}
 	return nil
 }
@@ -502,7 +522,7 @@ var File_stream_alert_alertpb_alert_proto protoreflect.FileDescriptor
 
 const file_stream_alert_alertpb_alert_proto_rawDesc = "" +
 	"\n" +
-	" stream/alert/alertpb/alert.proto\x12\bvigie.v1\x1a\x19sensors/readpb/read.proto\"\xe2\x01\n" +
+	" stream/alert/alertpb/alert.proto\x12\bvigie.v1\x1a\x19sensors/readpb/read.proto\"\xa9\x02\n" +
 	"\n" +
 	"AlertEvent\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\rR\x04step\x12\x19\n" +
@@ -513,7 +533,10 @@ const file_stream_alert_alertpb_alert_proto_rawDesc = "" +
 	"\x05actor\x18\x06 \x01(\tR\x05actor\x12\x18\n" +
 	"\aoutcome\x18\a \x01(\tR\aoutcome\x12\x12\n" +
 	"\x04note\x18\b \x01(\tR\x04note\x12%\n" +
-	"\x05alert\x18\t \x01(\v2\x0f.vigie.v1.AlertR\x05alert\"\xa7\x06\n" +
+	"\x05alert\x18\t \x01(\v2\x0f.vigie.v1.AlertR\x05alert\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\rR\brevision\x12)\n" +
+	"\aamended\x18\v \x01(\v2\x0f.vigie.v1.AlertR\aamended\"\xa7\x06\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x18\n" +
@@ -578,13 +601,14 @@ var file_stream_alert_alertpb_alert_proto_goTypes = []any{
 }
 var file_stream_alert_alertpb_alert_proto_depIdxs = []int32{
 	1, // 0: vigie.v1.AlertEvent.alert:type_name -> vigie.v1.Alert
-	3, // 1: vigie.v1.Alert.read:type_name -> vigie.v1.Read
-	2, // 2: vigie.v1.Alert.place:type_name -> vigie.v1.Place
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	1, // 1: vigie.v1.AlertEvent.amended:type_name -> vigie.v1.Alert
+	3, // 2: vigie.v1.Alert.read:type_name -> vigie.v1.Read
+	2, // 3: vigie.v1.Alert.place:type_name -> vigie.v1.Place
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_stream_alert_alertpb_alert_proto_init() }
