@@ -17,13 +17,9 @@ func loadTLS(c config.TLS, key string) (*tls.Config, error) {
 	}
 	out := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("%s.ca_file: %w", key, err)
-		}
-		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s.ca_file: %s holds no PEM certificate", key, c.CAFile)
+		var err error
+		if out.RootCAs, err = authorities(c.CAFile, key+".ca_file"); err != nil {
+			return nil, err
 		}
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -37,4 +33,35 @@ func loadTLS(c config.TLS, key string) (*tls.Config, error) {
 		out.Certificates = []tls.Certificate{pair}
 	}
 	return out, nil
+}
+
+// serverTLS reads the files of http.tls. It returns nil when the server is to speak plain HTTP.
+func serverTLS(c config.HTTPS) (*tls.Config, error) {
+	if c.CertFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("http.tls.cert_file: %w", err)
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
+	if c.ClientCA != "" {
+		if out.ClientCAs, err = authorities(c.ClientCA, "http.tls.client_ca"); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// authorities reads the certificates of a PEM file; key is the setting that names it.
+func authorities(path, key string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: %s holds no PEM certificate", key, path)
+	}
+	return pool, nil
 }

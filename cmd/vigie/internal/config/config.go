@@ -5,8 +5,10 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"vigie/sensors"
 )
 
 // Config is every setting of vigie. The yaml tags are the keys of the file; the
@@ -26,6 +30,7 @@ type Config struct {
 	HTTP    HTTP    `yaml:"http"`
 	Kafka   Kafka   `yaml:"kafka"`
 	Redis   Redis   `yaml:"redis"`
+	Gateway Gateway `yaml:"gateway"`
 	Matcher Matcher `yaml:"matcher"`
 	Log     Log     `yaml:"log"`
 }
@@ -34,6 +39,14 @@ type Config struct {
 type HTTP struct {
 	Addr       string `yaml:"addr" help:"address to listen on"`
 	TokensFile string `yaml:"tokens_file" help:"YAML file of tokens; empty makes random ones, for the embedded mode only"`
+	TLS        HTTPS  `yaml:"tls"`
+}
+
+// HTTPS encrypts what the server is asked, with TLS 1.3.
+type HTTPS struct {
+	CertFile string `yaml:"cert_file" help:"PEM file of the server's certificate and those between it and its authority; empty serves plain HTTP"`
+	KeyFile  string `yaml:"key_file" help:"PEM file of its key"`
+	ClientCA string `yaml:"client_ca" help:"PEM file of the authorities of sensor certificates, which name their sensor as URI vigie:sensor:<id>; empty takes tokens and signatures only"`
 }
 
 // Kafka says where the topics are. Without brokers the embedded one is started.
@@ -83,6 +96,42 @@ type Redis struct {
 	Rewind    time.Duration `yaml:"rewind" help:"how much of what Redis acknowledged before a fail-over or restart is put back from the hits topic; 0 puts nothing back"`
 }
 
+// Gateway is how reads come in.
+type Gateway struct {
+	UnknownSensors sensors.UnknownPolicy `yaml:"unknown_sensors" help:"reads of sensors that are not registered: accept, quarantine or refuse"`
+	ReplayWindow   time.Duration         `yaml:"replay_window" help:"how far the time of a signed request may be from ours; a repeat within it is refused"`
+	Limits         Limits                `yaml:"limits"`
+	Spool          Spool                 `yaml:"spool"`
+	MQTT           MQTT                  `yaml:"mqtt"`
+}
+
+// Limits bound what one sensor may send, and what all of them may make the process hold.
+type Limits struct {
+	RequestsPerSecond int   `yaml:"requests_per_second" help:"requests of a caller that speaks for one sensor; -1 for no limit"`
+	ReadsPerSecond    int   `yaml:"reads_per_second" help:"reads of a caller that speaks for one sensor; -1 for no limit"`
+	Burst             int   `yaml:"burst" help:"reads that may come at once before that counts, for a sensor that was away"`
+	MessageBytes      int64 `yaml:"message_bytes" help:"bytes of a vendor's message with its pictures, unpacked"`
+	MemoryBytes       int64 `yaml:"memory_bytes" help:"bytes of bodies held at the same time; one caller may have a quarter, which bounds a batch too"`
+}
+
+// Spool is where reads wait while Kafka is away.
+type Spool struct {
+	Dir      string        `yaml:"dir" help:"folder of the spool; empty for none: sensors are asked to come again while Kafka is away"`
+	MaxBytes int64         `yaml:"max_bytes" help:"bytes that it may hold; about 140 a read"`
+	MaxAge   time.Duration `yaml:"max_age" help:"age from which a read is dropped; at most 360h (15 days, CSI L233-2)"`
+	Reserve  int64         `yaml:"reserve" help:"bytes of the disk that it leaves free"`
+}
+
+// MQTT is the broker that sensors publish to.
+type MQTT struct {
+	URL          string   `yaml:"url" help:"broker, such as mqtts://broker:8883; empty for none"`
+	Topics       []string `yaml:"topics" help:"topics to subscribe to, with + and #"`
+	ClientID     string   `yaml:"client_id" help:"name of our session at the broker; another one for each gateway"`
+	User         string   `yaml:"user" help:"user name"`
+	PasswordFile string   `yaml:"password_file" help:"file that holds the password"`
+	TLS          TLS      `yaml:"tls"`
+}
+
 // Matcher is how reads become alerts.
 type Matcher struct {
 	MaxAge      time.Duration `yaml:"max_age" help:"age of a read from which its alerts are late and ask for no stop"`
@@ -103,6 +152,9 @@ type Log struct {
 	Level string `yaml:"level" help:"debug, info, warn or error"`
 }
 
+// maxReadAge is the legal maximum of a read without a hit: CSI L233-2.
+const maxReadAge = 15 * 24 * time.Hour
+
 // Default returns the settings that hold where nothing else is said.
 func Default() Config {
 	return Config{
@@ -112,7 +164,13 @@ func Default() Config {
 			Prefix: "vigie.", Group: "vigie-matcher",
 			Topics: Topics{ReadsPartitions: 8, Replication: 1, ReadsRetention: 72 * time.Hour, HitsRetention: 720 * time.Hour, AuditRetention: 3 * 365 * 24 * time.Hour},
 		},
-		Redis:   Redis{SeenTTL: 96 * time.Hour, Rewind: 30 * time.Second},
+		Redis: Redis{SeenTTL: 96 * time.Hour, Rewind: 30 * time.Second},
+		Gateway: Gateway{
+			ReplayWindow: time.Minute,
+			Limits:       Limits{RequestsPerSecond: 500, ReadsPerSecond: 2000, Burst: 10_000, MessageBytes: 8 << 20, MemoryBytes: 128 << 20},
+			Spool:        Spool{MaxBytes: 4 << 30, MaxAge: maxReadAge, Reserve: 1 << 20},
+			MQTT:         MQTT{ClientID: "vigie-gateway"},
+		},
 		Matcher: Matcher{MaxAge: 10 * time.Minute, CommitEvery: 200 * time.Millisecond, Assignment: AssignGroup, Ordinal: -1},
 		Log:     Log{Level: "info"},
 	}
@@ -210,6 +268,8 @@ func (c *Config) validate() (errs []error) {
 	if c.Redis.Rewind < 0 || c.Redis.Rewind > c.Kafka.Topics.HitsRetention {
 		bad("redis.rewind", "is %v, must be from 0 to kafka.topics.hits_retention (%v)", c.Redis.Rewind, c.Kafka.Topics.HitsRetention)
 	}
+	c.HTTP.TLS.validate(bad)
+	c.Gateway.validate(bad)
 	if c.Matcher.MaxAge <= 0 {
 		bad("matcher.max_age", "is %v, must be more than 0", c.Matcher.MaxAge)
 	}
@@ -231,6 +291,73 @@ func (c *Config) validate() (errs []error) {
 		bad("log.level", "%q is not a level; say debug, info, warn or error", c.Log.Level)
 	}
 	return errs
+}
+
+func (t *HTTPS) validate(bad func(key, format string, args ...any)) {
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		bad("http.tls.key_file", "goes with http.tls.cert_file: both or neither")
+	}
+	if t.ClientCA != "" && t.CertFile == "" {
+		bad("http.tls.client_ca", "needs TLS; name http.tls.cert_file and key_file too")
+	}
+}
+
+func (g *Gateway) validate(bad func(key, format string, args ...any)) {
+	if w := g.ReplayWindow; w < time.Second || w > 15*time.Minute {
+		bad("gateway.replay_window", "is %v, must be from 1s to 15m", w)
+	}
+	if n := g.Limits.RequestsPerSecond; n < 1 && n != -1 {
+		bad("gateway.limits.requests_per_second", "is %d, must be at least 1, or -1 for no limit", n)
+	}
+	if n := g.Limits.ReadsPerSecond; n < 1 && n != -1 {
+		bad("gateway.limits.reads_per_second", "is %d, must be at least 1, or -1 for no limit", n)
+	}
+	if n := g.Limits.Burst; n < 1 {
+		bad("gateway.limits.burst", "is %d, must be at least 1", n)
+	}
+	if n := g.Limits.MessageBytes; n < 64<<10 || n > 64<<20 {
+		bad("gateway.limits.message_bytes", "is %d, must be from 65536 to 67108864", n)
+	}
+	if n, least := g.Limits.MemoryBytes, 4*g.Limits.MessageBytes; n < least {
+		bad("gateway.limits.memory_bytes", "is %d, must be at least four times message_bytes (%d), of which one caller has a quarter", n, least)
+	}
+	if n := g.Spool.MaxBytes; n < 1<<20 {
+		bad("gateway.spool.max_bytes", "is %d, must be at least 1048576", n)
+	}
+	if n := g.Spool.Reserve; n < 0 {
+		bad("gateway.spool.reserve", "is %d, must not be negative", n)
+	}
+	if age := g.Spool.MaxAge; age <= 0 || age > maxReadAge {
+		bad("gateway.spool.max_age", "is %v, must be more than 0 and at most 360h: reads without a hit may be kept for 15 days (CSI L233-2)", age)
+	}
+	g.MQTT.validate(bad)
+}
+
+func (m *MQTT) validate(bad func(key, format string, args ...any)) {
+	if m.URL == "" {
+		if len(m.Topics) > 0 {
+			bad("gateway.mqtt.url", "is empty, but topics are given; name the broker")
+		}
+		return
+	}
+	u, err := url.Parse(m.URL)
+	switch {
+	case err != nil || u.Host == "" || !slices.Contains([]string{"mqtt", "mqtts"}, u.Scheme):
+		bad("gateway.mqtt.url", "is not mqtt://host:1883 or mqtts://host:8883")
+	case u.User != nil:
+		bad("gateway.mqtt.url", "holds a user; say gateway.mqtt.user and password_file")
+	case m.TLS.Enabled != (u.Scheme == "mqtts"):
+		bad("gateway.mqtt.tls.enabled", "does not agree with the scheme of gateway.mqtt.url: mqtts is with TLS, mqtt without")
+	}
+	if len(m.Topics) == 0 {
+		bad("gateway.mqtt.topics", "is empty; name what to subscribe to, such as [\"+/onvif-ej/#\", frigate/events]")
+	}
+	if m.ClientID == "" {
+		bad("gateway.mqtt.client_id", "is empty; the broker keeps what was missed by this name")
+	}
+	if m.PasswordFile != "" && m.User == "" {
+		bad("gateway.mqtt.user", "is empty, but a password_file is given")
+	}
 }
 
 // Complete says what is missing to serve: a configuration may be good for other
@@ -295,6 +422,8 @@ func (l leaf) env() string {
 
 func (l leaf) set(s string) error {
 	switch p := l.value.Addr().Interface().(type) {
+	case encoding.TextUnmarshaler:
+		return p.UnmarshalText([]byte(s))
 	case *string:
 		*p = s
 	case *[]string:
@@ -306,6 +435,12 @@ func (l leaf) set(s string) error {
 		}
 	case *int:
 		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", s)
+		}
+		*p = n
+	case *int64:
+		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", s)
 		}

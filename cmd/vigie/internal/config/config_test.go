@@ -53,6 +53,23 @@ func TestErrorsNameThePlaceAndTheMend(t *testing.T) {
 		{"an ordinal too high", "matcher:\n  assignment: fixed\n  members: 4\n", []string{"VIGIE_MATCHER_ORDINAL=4"}, nil, []string{"matcher.ordinal", "0 to 3"}},
 		{"a pod name for an ordinal", "", []string{"VIGIE_MATCHER_ORDINAL=vigie-matcher-3"}, nil, []string{"VIGIE_MATCHER_ORDINAL", "whole number"}},
 		{"members of a group", "matcher:\n  members: 4\n", nil, nil, []string{"matcher.members", "fixed"}},
+		{"a certificate without a key", "http:\n  tls:\n    cert_file: a.pem\n", nil, nil, []string{"http.tls.key_file", "both or neither"}},
+		{"sensor certificates without TLS", "http:\n  tls:\n    client_ca: a.pem\n", nil, nil, []string{"http.tls.client_ca", "cert_file"}},
+		{"strangers", "gateway:\n  unknown_sensors: maybe\n", nil, nil, []string{"must be accept, quarantine or refuse"}},
+		{"strangers in the environment", "", []string{"VIGIE_GATEWAY_UNKNOWN_SENSORS=maybe"}, nil, []string{"VIGIE_GATEWAY_UNKNOWN_SENSORS", "must be accept, quarantine or refuse"}},
+		{"a window for ever", "gateway:\n  replay_window: 24h\n", nil, nil, []string{"gateway.replay_window", "15m"}},
+		{"no reads at all", "gateway:\n  limits: {reads_per_second: 0}\n", nil, nil, []string{"gateway.limits.reads_per_second", "-1 for no limit"}},
+		{"no requests at all", "", []string{"VIGIE_GATEWAY_LIMITS_REQUESTS_PER_SECOND=-2"}, nil, []string{"gateway.limits.requests_per_second", "-1 for no limit"}},
+		{"no burst", "gateway:\n  limits: {burst: -1}\n", nil, nil, []string{"gateway.limits.burst"}},
+		{"messages without end", "gateway:\n  limits: {message_bytes: 1000000000}\n", nil, nil, []string{"gateway.limits.message_bytes", "67108864", "gateway.limits.memory_bytes"}},
+		{"a size in words", "", []string{"VIGIE_GATEWAY_SPOOL_MAX_BYTES=4G"}, nil, []string{"VIGIE_GATEWAY_SPOOL_MAX_BYTES", "whole number"}},
+		{"a spool of nothing", "gateway:\n  spool: {max_bytes: 1000, reserve: -1}\n", nil, nil, []string{"gateway.spool.max_bytes", "gateway.spool.reserve"}},
+		{"a spool beyond the law", "gateway:\n  spool: {max_age: 361h}\n", nil, nil, []string{"gateway.spool.max_age", "L233-2"}},
+		{"topics of no broker", "gateway:\n  mqtt: {topics: [a]}\n", nil, nil, []string{"gateway.mqtt.url"}},
+		{"no broker's address", "gateway:\n  mqtt: {url: 'broker:1883', topics: [a]}\n", nil, nil, []string{"gateway.mqtt.url", "mqtt://"}},
+		{"a password in the address", "gateway:\n  mqtt: {url: 'mqtt://me:canary@b:1883', topics: [a]}\n", nil, nil, []string{"gateway.mqtt.url", "password_file"}},
+		{"TLS or not", "gateway:\n  mqtt: {url: 'mqtts://b:8883', topics: [a]}\n", nil, nil, []string{"gateway.mqtt.tls.enabled", "mqtts"}},
+		{"nothing to subscribe to", "gateway:\n  mqtt: {url: 'mqtt://b:1883', client_id: '', password_file: p}\n", nil, nil, []string{"gateway.mqtt.topics", "gateway.mqtt.client_id", "gateway.mqtt.user"}},
 		{"everything at once", "log:\n  level: loud\nmatcher:\n  max_age: 0s\n", nil, nil, []string{"log.level", "matcher.max_age"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -66,6 +83,9 @@ func TestErrorsNameThePlaceAndTheMend(t *testing.T) {
 			}
 			if err == nil {
 				t.Fatal("accepted")
+			}
+			if strings.Contains(err.Error(), "canary") {
+				t.Errorf("the error shows a password: %v", err)
 			}
 			for _, w := range tc.want {
 				if !strings.Contains(err.Error(), w) {

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -38,6 +39,7 @@ type Token struct {
 	Queues []string // for RolePatrol: the queues it may see; never empty there
 
 	digest [sha256.Size]byte
+	key    []byte // of a token that signs in place of being sent; see signature.go
 }
 
 // mayWatch reports whether the token may see the alerts of a queue.
@@ -52,6 +54,8 @@ type Tokens struct {
 	// can learn from the time of a map access is a prefix of the digest of his
 	// own guess, which he knows; the digest itself is compared in constant time.
 	byPrefix map[[8]byte][]*Token
+	// signing has the tokens with a key, by the sensor that they speak for.
+	signing map[string][]*Token
 }
 
 // Len is the number of tokens.
@@ -63,6 +67,20 @@ func (ts *Tokens) Add(t Token, secret string) error {
 		return fmt.Errorf("token: has %d characters, need at least %d; take 32 random bytes, for example from: openssl rand -base64 32", len(secret), minSecret)
 	}
 	return ts.add(t, sha256.Sum256([]byte(secret)))
+}
+
+// AddKey adds a token that signs requests with a key and is never sent itself. It must be of role
+// sensor and bound to one, by whose id the key is found. A sensor may have several, while a key is
+// changed for another. AddKey refuses what LoadTokens refuses.
+func (ts *Tokens) AddKey(t Token, key string) error {
+	switch {
+	case t.Role != RoleSensor || t.Sensor == "":
+		return errors.New("hmac_key: only a token of role sensor that is bound to a sensor signs; give it role: sensor and a sensor")
+	case len(key) < minSecret:
+		return fmt.Errorf("hmac_key: has %d characters, need at least %d; take 32 random bytes, for example from: openssl rand -base64 32", len(key), minSecret)
+	}
+	t.key = []byte(key)
+	return ts.add(t, sha256.Sum256(t.key))
 }
 
 func (ts *Tokens) add(t Token, digest [sha256.Size]byte) error {
@@ -80,6 +98,13 @@ func (ts *Tokens) add(t Token, digest [sha256.Size]byte) error {
 	t.digest = digest
 	t.Queues = slices.Clone(t.Queues)
 	ts.all = append(ts.all, &t)
+	if t.key != nil {
+		if ts.signing == nil {
+			ts.signing = make(map[string][]*Token)
+		}
+		ts.signing[t.Sensor] = append(ts.signing[t.Sensor], &t)
+		return nil
+	}
 	if ts.byPrefix == nil {
 		ts.byPrefix = make(map[[8]byte][]*Token)
 	}
@@ -135,6 +160,10 @@ func (t *Token) validate() error {
 //     role: sensor
 //     sensor: A7-118-2        # sensor only, optional: the one sensor it speaks for
 //     sha256: <64 hex digits> # in place of token: the SHA-256 of its characters
+//   - name: a7-camera-2
+//     role: sensor
+//     sensor: A7-118-3
+//     hmac_key: <at least 20 characters> # in place of token: signs, is never sent
 //
 // Errors name the line and never show a secret.
 func LoadTokens(r io.Reader) (*Tokens, error) {
@@ -174,6 +203,7 @@ type tokenSpec struct {
 	Queues []string `yaml:"queues"`
 	Token  string   `yaml:"token"`
 	SHA256 string   `yaml:"sha256"`
+	Key    string   `yaml:"hmac_key"`
 
 	line int
 }
@@ -192,11 +222,19 @@ func (s *tokenSpec) UnmarshalYAML(node ast.Node) error {
 
 func (s *tokenSpec) addTo(ts *Tokens) error {
 	t := Token{Name: s.Name, Role: s.Role, Sensor: s.Sensor, Queues: s.Queues}
+	given := 0
+	for _, secret := range []string{s.Token, s.SHA256, s.Key} {
+		if secret != "" {
+			given++
+		}
+	}
 	switch {
-	case (s.Token == "") == (s.SHA256 == ""):
-		return errors.New("needs either token or sha256")
+	case given != 1:
+		return errors.New("needs either token or sha256, or hmac_key in place of both")
 	case s.Token != "":
 		return ts.Add(t, s.Token)
+	case s.Key != "":
+		return ts.AddKey(t, s.Key)
 	}
 	digest, err := hex.DecodeString(s.SHA256)
 	if err != nil || len(digest) != sha256.Size {
@@ -216,9 +254,9 @@ func describeYAML(err error) string {
 	var unknown *yaml.UnknownFieldError
 	switch {
 	case errors.As(err, &unknown) && shortKey.MatchString(at.GetToken().Value):
-		return fmt.Sprintf("line %d: unknown key %q; known are name, role, sensor, queues, token, sha256", line, at.GetToken().Value)
+		return fmt.Sprintf("line %d: unknown key %q; known are name, role, sensor, queues, token, sha256, hmac_key", line, at.GetToken().Value)
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("line %d: unknown key; known are name, role, sensor, queues, token, sha256", line)
+		return fmt.Sprintf("line %d: unknown key; known are name, role, sensor, queues, token, sha256, hmac_key", line)
 	case errors.As(err, new(*yaml.SyntaxError)):
 		return fmt.Sprintf("line %d: is not YAML, or a key stands there twice", line)
 	default:
@@ -234,19 +272,88 @@ func NewRandomToken() string {
 	return "vigie_" + base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// authenticate returns the token that a request carries, or errNoToken or
-// errBadToken.
-func (s *Server) authenticate(r *http.Request) (*Token, error) {
+// authenticate says who sent a request. A client certificate that names a sensor is an identity by
+// itself; a token or signature beside it must not say another. The errors are errNoToken,
+// errBadToken, errTwoWays, errBadCert, errExpired, errContradiction and those of verify.
+func (s *Server) authenticate(rt *route, w http.ResponseWriter, r *http.Request) (*Token, error) {
+	certified, err := certifiedSensor(r, s.cfg.Clock())
+	if err != nil {
+		return nil, err
+	}
+	var who *Token
 	header := r.Header.Values("Authorization")
-	if len(header) == 0 {
+	switch signed := len(r.Header.Values(headerSignature)) > 0; {
+	case signed && len(header) > 0:
+		return nil, errTwoWays
+	case signed:
+		who, err = s.verify(rt, w, r)
+	case len(header) > 0:
+		who, err = s.tokenOf(header, r)
+	case certified != "":
+		return &Token{Name: "cert:" + certified, Role: RoleSensor, Sensor: certified}, nil
+	default:
 		return nil, errNoToken
 	}
-	scheme, secret, ok := strings.Cut(header[0], " ")
-	if len(header) > 1 || !ok || !strings.EqualFold(scheme, "Bearer") {
+	switch {
+	case err != nil:
+		return nil, err
+	case certified == "" || who.Sensor == certified:
+		return who, nil
+	case who.Role != RoleSensor || who.Sensor != "":
+		return nil, errContradiction
+	}
+	narrowed := *who
+	narrowed.Sensor = certified
+	return &narrowed, nil
+}
+
+// tokenOf returns the token of an Authorization header: Bearer, or Basic with the token for a
+// password, which is all that many cameras can do. Basic is for sensors alone, since a browser
+// sends it unasked; its user name is not looked at.
+func (s *Server) tokenOf(header []string, r *http.Request) (*Token, error) {
+	if len(header) > 1 {
 		return nil, errBadToken
 	}
-	if t := s.cfg.Tokens.find(strings.TrimSpace(secret)); t != nil {
-		return t, nil
+	scheme, secret, ok := strings.Cut(header[0], " ")
+	switch {
+	case ok && strings.EqualFold(scheme, "Bearer"):
+		if t := s.cfg.Tokens.find(strings.TrimSpace(secret)); t != nil {
+			return t, nil
+		}
+	case ok && strings.EqualFold(scheme, "Basic"):
+		_, password, _ := r.BasicAuth()
+		if t := s.cfg.Tokens.find(password); t != nil && t.Role == RoleSensor {
+			return t, nil
+		}
 	}
 	return nil, errBadToken
 }
+
+// certifiedSensor returns the sensor that a client certificate belongs to, empty when there is no
+// certificate or it names none. It stands in the certificate as a URI among the alternative names,
+// vigie:sensor:<id>, and nowhere else: a common name means something different in every house.
+// The certificate itself was verified in the handshake, but a connection may outlive it.
+func certifiedSensor(r *http.Request, now time.Time) (string, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return "", nil
+	}
+	cert := r.TLS.VerifiedChains[0][0]
+	if now.After(cert.NotAfter) {
+		return "", errExpired
+	}
+	id := ""
+	for _, uri := range cert.URIs {
+		if uri.Scheme != "vigie" {
+			continue
+		}
+		name, ok := strings.CutPrefix(uri.Opaque, "sensor:")
+		if !ok || !sensorID.MatchString(name) || id != "" {
+			return "", errBadCert
+		}
+		id = name
+	}
+	return id, nil
+}
+
+// sensorID is what sensors.Read takes for the id of a sensor.
+var sensorID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,64}$`)

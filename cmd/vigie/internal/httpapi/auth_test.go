@@ -19,7 +19,7 @@ func TestEveryRouteAndRole(t *testing.T) {
 	w.alerts.put(testAlert("a1", "patrol"))
 	for _, rt := range w.routes {
 		method, path, _ := strings.Cut(rt.pattern, " ")
-		path = strings.NewReplacer("{list}", "none", "{entry}", "none", "{alert}", "none", "{verb}", "take", "{file}", "app.js", "{$}", "").Replace(path)
+		path = strings.NewReplacer("{list}", "none", "{entry}", "none", "{alert}", "none", "{verb}", "take", "{file}", "app.js", "{format}", "auto", "{kind}", "KeepAlive", "{$}", "").Replace(path)
 		if rt.stream {
 			path += "?queue=foreign" // refused after the role was accepted, so that nothing streams
 		}

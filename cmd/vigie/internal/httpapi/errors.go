@@ -16,6 +16,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"vigie/sensors"
+	"vigie/sensors/ingest"
 	"vigie/stream"
 	"vigie/stream/redisqueue"
 	"vigie/watchlist"
@@ -68,6 +69,22 @@ var (
 	errBehind      = errors.New("lists are behind the alert")
 	errStopping    = errors.New("server is stopping")
 	errPanic       = errors.New("handler panicked")
+
+	// Of sensors: who they are, and how much they send.
+	errTwoWays         = errors.New("two credentials")
+	errBadCert         = errors.New("certificate names no sensor")
+	errExpired         = errors.New("certificate has expired")
+	errContradiction   = errors.New("credentials of two callers")
+	errBadSignature    = errors.New("signature is wrong")
+	errStale           = errors.New("time of signature is not near")
+	errReplayed        = errors.New("signed request came before")
+	errNonces          = errors.New("too many signed requests to tell apart")
+	errForeign         = errors.New("not the sensor of the caller")
+	errTooManyFailures = errors.New("too many failed credentials")
+	errTooManyRequests = errors.New("too many requests of one sensor")
+	errTooManyOfSensor = errors.New("too many reads of one sensor")
+	errTooMuch         = errors.New("too many bytes of one caller")
+	errBusy            = errors.New("too many bytes at once")
 )
 
 // problems is the one place where an error becomes a status. The first row
@@ -82,6 +99,22 @@ var problems = []struct {
 }{
 	{errNoToken, 401, "no-token", "This request carries no token", "send the header Authorization: Bearer <token>"},
 	{errBadToken, 401, "bad-token", "This token is not known here", "check the token against the token file of this server; it is sent as Authorization: Bearer <token>"},
+	{errTwoWays, 401, "two-credentials", "This request says twice who sends it", "send either Authorization or Vigie-Signature"},
+	{errBadSignature, 401, "bad-signature", "The signature of this request is not right", "sign time, nonce, method, target and body with the hmac_key of the sensor in Vigie-Sensor; see /v1/openapi.yaml"},
+	{errStale, 401, "stale-signature", "This request was signed too long ago, or ahead of time", "set the clock of the sensor by the Date of this answer, and sign each try anew"},
+	{errReplayed, 409, "replayed", "This signed request came before", "sign each try anew, with a time and nonce of its own"},
+	{errBadCert, 401, "bad-certificate", "The client certificate does not name one sensor", "give it one alternative name of the kind URI: vigie:sensor:<id>"},
+	{errExpired, 401, "expired-certificate", "The client certificate has expired since the connection was made", "give the sensor a new one, and connect again"},
+	{errContradiction, 403, "contradiction", "The certificate is of one caller and the token or signature of another", "send a token of the sensor in the certificate, or none"},
+	{errForeign, 403, "forbidden-sensor", "This caller speaks for another sensor", "leave ?sensor= out, or name the sensor that the caller belongs to"},
+	{errTooManyFailures, 429, "too-many-failures", "Too many wrong credentials came from this address", "correct the token or key of the sensors behind it"},
+	{errTooManyRequests, 429, "too-many-requests", "This sensor sends too many requests", "wait as Retry-After says and send it again; put more reads into one request"},
+	{errTooManyOfSensor, 429, "too-many-of-sensor", "This sensor sends too many reads", "wait as Retry-After says and send it again"},
+	{errNonces, 429, "too-many-signed", "This sensor has signed too many requests for its time window", "wait as Retry-After says and send it again, signed anew; put more reads into one request"},
+	{errTooMuch, 429, "too-much", "This caller has too many bytes on their way", "wait for the answers to what was sent, and send it again"},
+	{errBusy, 503, "busy", "Too many bodies are on their way to this server", "send it again a moment later"},
+	{ingest.ErrFormat, 415, "format", "No message of a format that is known here", "POST the message to /v1/ingest/ and the name of its format"},
+	{ingest.ErrMessage, 400, "message", "The message cannot be read", "correct the sender, or name another format; vigie sensors decode shows what a message says"},
 	{errForbidden, 403, "forbidden", "This token may not do that", "use a token with the role that the route needs; see /v1/openapi.yaml"},
 	{errQueue, 403, "forbidden-queue", "This token may not see that queue", "ask for a queue that the token file grants to this token"},
 	{errNotServed, 404, "not-served", "This process runs without that part", "ask the process that serves it; see --target of vigie serve"},
@@ -89,6 +122,7 @@ var problems = []struct {
 	{errMethod, 405, "method", "This address does not take that method", "use a method named in the Allow header"},
 	{stream.ErrNoList, 404, "no-list", "No list has that id", "GET /v1/lists names the lists"},
 	{stream.ErrNoEntry, 404, "no-entry", "The list has no entry of that id", "it may be withdrawn already; GET /v1/lists/{list}/entries names the entries"},
+	{stream.ErrNoSensor, 404, "no-sensor", "The registry has no sensor of that id", "it may be withdrawn already; GET /v1/sensors names the sensors"},
 	{redisqueue.ErrUnknownAlert, 404, "no-alert", "No alert has that id", "it may be past its retention, or belong to another queue"},
 	{redisqueue.ErrBadID, 400, "event-id", "No event of this stream has that id", "send the id of the last event you had, or leave it out"},
 	{redisqueue.ErrClosed, 503, "stopping", "The server is stopping", "connect again"},
@@ -116,8 +150,11 @@ var problems = []struct {
 	{errPanic, 500, "internal", "The server failed on this request", "report it with the time of the request; the cause is in the server's log"},
 }
 
-// retryAfter is the number of seconds that a 503 asks a client to wait.
+// retryAfter is the number of seconds that a 503 asks a client to wait, and a 429 that does not know better.
 const retryAfter = "2"
+
+// problemPrefix begins every Problem.Type.
+const problemPrefix = "urn:vigie:problem:"
 
 // detailed is an error with words for the person who sent the request.
 type detailed struct {
@@ -174,7 +211,7 @@ func problemOf(err error) Problem {
 			}
 		}
 	}
-	p.Type = "urn:vigie:problem:" + p.Type
+	p.Type = problemPrefix + p.Type
 	var d *detailed
 	if errors.As(err, &d) {
 		p.Detail, p.Errors = d.detail, d.errs
@@ -193,12 +230,15 @@ func invalidFields(fields ...watchlist.FieldError) Problem {
 // writeProblem answers with the problem of err, and returns its status.
 func writeProblem(w http.ResponseWriter, err error) int {
 	p := problemOf(err)
+	var limited *limitedError
 	switch {
-	case errors.Is(err, errNoToken):
-		w.Header().Set("WWW-Authenticate", `Bearer realm="vigie"`)
 	case errors.Is(err, errBadToken):
-		w.Header().Set("WWW-Authenticate", `Bearer realm="vigie", error="invalid_token"`)
-	case p.Status == http.StatusServiceUnavailable:
+		w.Header().Add("WWW-Authenticate", `Bearer realm="vigie", error="invalid_token"`)
+	case p.Status == http.StatusUnauthorized:
+		w.Header().Add("WWW-Authenticate", `Bearer realm="vigie"`)
+	case errors.As(err, &limited):
+		w.Header().Set("Retry-After", strconv.Itoa(limited.seconds()))
+	case p.Status == http.StatusServiceUnavailable, p.Status == http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", retryAfter)
 	}
 	writeBody(w, p.Status, "application/problem+json", &p)
@@ -253,7 +293,7 @@ func jsonProblem(err error) error {
 	)
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)), errors.Is(err, errSlow), errors.Is(err, errCut),
-		errors.Is(err, errBomb), errors.Is(err, errBadGzip):
+		errors.Is(err, errBomb), errors.Is(err, errBadGzip), errors.Is(err, errTooMuch), errors.Is(err, errBusy):
 		return err
 	case errors.As(err, &syntactic):
 		pointer = syntactic.JSONPointer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"vigie/sensors"
+	"vigie/sensors/ingest"
 	"vigie/stream"
 	"vigie/stream/alert"
 	"vigie/stream/redisqueue"
@@ -56,6 +58,9 @@ func testTokens(t testing.TB) *Tokens {
 			t.Fatal(err)
 		}
 	}
+	if err := ts.AddKey(Token{Name: "signer", Role: RoleSensor, Sensor: "A7-9"}, signingKey); err != nil {
+		t.Fatal(err)
+	}
 	return ts
 }
 
@@ -66,6 +71,7 @@ type world struct {
 	alerts *fakeAlerts
 	feed   *fakeFeed
 	reads  *fakeReads
+	ingest *fakeIngest
 	logs   *observer.ObservedLogs
 	stop   func() error // ends Run and returns what it returned
 
@@ -131,7 +137,7 @@ func (w *world) set(entry string, wanted bool) {
 func newWorld(t testing.TB, change ...func(*Config)) *world {
 	t.Helper()
 	w := &world{
-		desk: newFakeDesk(), alerts: newFakeAlerts(), feed: &fakeFeed{}, reads: &fakeReads{},
+		desk: newFakeDesk(), alerts: newFakeAlerts(), feed: &fakeFeed{}, reads: &fakeReads{}, ingest: &fakeIngest{},
 		unwanted: map[string]bool{}, lists: &fakeLists{version: 1000, moved: make(chan struct{})},
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -142,7 +148,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 	}
 	cfg := Config{
 		Addr: "127.0.0.1:0", Tokens: testTokens(t), Log: zap.New(core), Clock: func() time.Time { return testNow },
-		Gateway: gateway, Desk: w.desk, Alerts: w.alerts, Feed: w.feed, StillWanted: w.isWanted, Lists: w.lists,
+		Gateway: gateway, Ingest: w.ingest, Formats: []string{"dahua", "hikvision", "platerecognizer"}, Desk: w.desk, Registry: new(fakeRegistry), SensorHealth: gateway, Alerts: w.alerts, Feed: w.feed, StillWanted: w.isWanted, Lists: w.lists,
 		Health: func(context.Context) Health {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -221,6 +227,43 @@ func (f *fakeReads) Publish(_ context.Context, reads []sensors.Read) error {
 		f.reads = append(f.reads, reads...)
 	}
 	return f.err
+}
+
+// fakeIngest takes messages; the first word of one says what becomes of it, and one with another is
+// accepted.
+type fakeIngest struct {
+	mu  sync.Mutex
+	got []ingest.Message
+}
+
+func (f *fakeIngest) Ingest(_ context.Context, in ingest.Message) (res ingest.Result, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in.Body = slices.Clone(in.Body)
+	f.got = append(f.got, in)
+	word, _, _ := strings.Cut(string(in.Body), " ")
+	switch word {
+	case "alive":
+		res.Heartbeat = true
+	case "again":
+		res.Suppressed = 2
+	case "stranger":
+		res.Quarantined = 1
+	case "some", "none":
+		res.Rejected = []sensors.Rejection{{Index: 1, Field: "ts", Reason: "is required, in milliseconds since 1970"}}
+		if word == "some" {
+			res.Accepted = 1
+		}
+	case "riddle":
+		err = ingest.ErrFormat
+	case "broken":
+		err = fmt.Errorf("ingest: %w: %w", ingest.ErrMessage, errors.New("hikvision: byte 17: is not XML"))
+	case "away":
+		err = errors.New("kafka: connection refused")
+	default:
+		res.Accepted = 1
+	}
+	return res, err
 }
 
 // fakeDesk keeps lists in memory. Names make it fail: a list "away" cannot be

@@ -22,21 +22,23 @@ const maxReads = 32 << 20
 // a batch of which nothing was accepted is an error, so that a sensor that sends
 // rubbish is noticed by whoever looks at its status codes.
 func (s *Server) postReads(w http.ResponseWriter, r *http.Request, who *Token) error {
+	if err := s.admitSensor(who); err != nil {
+		return err
+	}
 	body, err := plainBody(w, r, maxReads)
 	if err != nil {
 		return err
 	}
-	res, err := s.cfg.Gateway.AcceptBody(r.Context(), r.Header.Get("Content-Type"), body,
+	held := s.memory.charge(who.caller())
+	defer held.release()
+	res, err := s.cfg.Gateway.AcceptBody(r.Context(), r.Header.Get("Content-Type"), &metered{body, held},
 		sensors.Limits{BodyBytes: maxReads}, sensors.AcceptOptions{Sensor: who.Sensor})
 	if err != nil {
 		return err
 	}
+	s.took(who, res.Accepted+len(res.Rejected))
 	if res.Accepted == 0 && len(res.Rejected) > 0 {
-		d := &detailed{err: errAllRejected}
-		for _, rej := range res.Rejected {
-			d.errs = append(d.errs, ProblemError{Index: &rej.Index, Field: rej.Field, Reason: rej.Reason})
-		}
-		return d
+		return allRejected(res.Rejected)
 	}
 	return writeJSON(w, http.StatusAccepted, res)
 }

@@ -131,13 +131,9 @@ func (s *Server) deleteList(w http.ResponseWriter, r *http.Request, who *Token) 
 
 func (s *Server) getEntries(w http.ResponseWriter, r *http.Request, who *Token) error {
 	q := r.URL.Query()
-	limit := defaultPage
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxPage {
-			return badParam("limit", "must be a whole number from 1 to "+strconv.Itoa(maxPage))
-		}
-		limit = n
+	limit, err := pageLimit(q)
+	if err != nil {
+		return err
 	}
 	list := r.PathValue("list")
 	entries, err := s.cfg.Desk.Entries(list, q.Get("after"), limit)
@@ -198,12 +194,9 @@ func (s *Server) deleteEntry(w http.ResponseWriter, r *http.Request, who *Token)
 }
 
 func (s *Server) postImport(w http.ResponseWriter, r *http.Request, who *Token) error {
-	dryRun := false
-	if text := r.URL.Query().Get("dry_run"); text != "" {
-		var err error
-		if dryRun, err = strconv.ParseBool(text); err != nil {
-			return badParam("dry_run", "must be 1 or 0")
-		}
+	dryRun, err := dryRunParam(r.URL.Query())
+	if err != nil {
+		return err
 	}
 	body, err := openBody(w, r, maxImport, "text/csv")
 	if err != nil {

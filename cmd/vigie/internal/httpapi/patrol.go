@@ -69,10 +69,13 @@ type Hello struct {
 }
 
 // WithdrawnAlert is the event that takes the place of an alert whose entry was
-// withdrawn, or follows it when it was handed out before.
+// withdrawn, or follows it when it was handed out before; and that of an alert that
+// nobody had taken when the camera read another plate in the same passage. Step is that
+// of the alert in the last case: a later event may bring the alert back.
 type WithdrawnAlert struct {
 	ID     string `json:"id"`
 	Reason string `json:"reason"`
+	Step   uint32 `json:"step,omitempty"`
 }
 
 const (
@@ -94,7 +97,8 @@ const (
 
 	maxNote = 4 << 10 // bytes of a step's body
 
-	reasonWithdrawn = "entry withdrawn"
+	reasonWithdrawn  = "entry withdrawn"
+	reasonOtherPlate = "the camera now reads another plate"
 )
 
 func (s *Server) getAlert(w http.ResponseWriter, r *http.Request, who *Token) error {
@@ -296,29 +300,54 @@ func (s *Server) follow(ctx context.Context, w http.ResponseWriter, r *http.Requ
 func (s *Server) relay(ctx context.Context, out *eventWriter, open *openAlerts, m redisqueue.Message) error {
 	switch m.Kind {
 	case redisqueue.KindUpdate:
-		out.event("update", m.ID, m.Data)
-	case redisqueue.KindAlert:
-		// What does not decode has been known for ever, and is judged so.
-		var a struct {
-			Match   struct{ Version int64 }
-			Created int64
-			Action  watchlist.Action
+		var u struct {
+			Step    uint32
+			State   alert.State
+			Outcome string
+			Amended *claimed
 		}
-		_ = json.Unmarshal(m.Data, &a)
-		claim := stream.Claim{List: m.List, Entry: m.Entry, Queue: m.Queue, Action: a.Action}
-		err := s.wanted(ctx, claim, a.Match.Version, a.Created)
+		_ = json.Unmarshal(m.Data, &u) // what does not decode is an update like another
 		switch {
-		case err == nil:
-			open.add(openAlert{id: m.AlertID, claim: claim})
-			out.event("alert", m.ID, m.Data)
-		case errors.Is(err, errWithdrawn):
-			s.streams.withheld.Add(1)
-			out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonWithdrawn}))
+		case u.Amended != nil:
+			open.forget(m.AlertID) // as it was before
+			return s.relayAlert(ctx, out, open, m, "amended", u.Amended)
+		case u.State == alert.StateWithdrawn && u.Outcome == alert.OutcomeOtherPlate:
+			open.forget(m.AlertID)
+			out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonOtherPlate, Step: u.Step}))
 		default:
-			return err
+			out.event("update", m.ID, m.Data)
 		}
+	case redisqueue.KindAlert:
+		var a claimed
+		_ = json.Unmarshal(m.Data, &a) // what does not decode has been known for ever, and is judged so
+		return s.relayAlert(ctx, out, open, m, "alert", &a)
 	}
 	return nil // other kinds are of a later version; the page would not know them either
+}
+
+// claimed is what is asked about an alert before it leaves.
+type claimed struct {
+	Match   struct{ Version int64 }
+	Created int64
+	Action  watchlist.Action
+}
+
+// relayAlert puts a message that holds an alert into the form of the stream, as an event of
+// that name or, when the entry of the alert was withdrawn, as that.
+func (s *Server) relayAlert(ctx context.Context, out *eventWriter, open *openAlerts, m redisqueue.Message, name string, a *claimed) error {
+	claim := stream.Claim{List: m.List, Entry: m.Entry, Queue: m.Queue, Action: a.Action}
+	err := s.wanted(ctx, claim, a.Match.Version, a.Created)
+	switch {
+	case err == nil:
+		open.add(openAlert{id: m.AlertID, claim: claim})
+		out.event(name, m.ID, m.Data)
+	case errors.Is(err, errWithdrawn):
+		s.streams.withheld.Add(1)
+		out.event("withdrawn", m.ID, encode(WithdrawnAlert{ID: m.AlertID, Reason: reasonWithdrawn}))
+	default:
+		return err
+	}
+	return nil
 }
 
 // openAlerts are the alerts handed out on one stream, oldest first, so that
@@ -335,6 +364,13 @@ func (o *openAlerts) add(a openAlert) {
 		*o = append((*o)[:0], (*o)[1:]...)
 	}
 	*o = append(*o, a)
+}
+
+// forget removes an alert, if it is there.
+func (o *openAlerts) forget(id string) {
+	if i := slices.IndexFunc(*o, func(a openAlert) bool { return a.id == id }); i >= 0 {
+		*o = slices.Delete(*o, i, i+1)
+	}
 }
 
 // drop removes the alerts that are no longer wanted and returns their ids.

@@ -132,6 +132,46 @@ func TestStream(t *testing.T) {
 	w.feed.closed(t, 0)
 }
 
+// TestStreamOfRevisions: what later reads of a passage change is told by events of its own, and
+// what comes back is asked about like a new alert.
+func TestStreamOfRevisions(t *testing.T) {
+	w := newWorld(t)
+	s := w.open(t, "")
+	tell := func(id string, step uint32, state alert.State, outcome string, amended *alert.Alert) event {
+		t.Helper()
+		w.feed.put(updateMessage(id, &alert.Event{
+			AlertID: "a1", Step: step, State: state, Queue: "patrol", At: 1, Outcome: outcome, Revision: step - 1, Amended: amended,
+		}))
+		return s.next()
+	}
+	w.feed.put(alertMessage("100-0", testAlert("a1", "patrol")))
+	if e := s.next(); e.name != "alert" {
+		t.Fatalf("got %+v", e)
+	}
+	want := event{"101-0", "withdrawn", `{"id":"a1","reason":"the camera now reads another plate","step":2}`}
+	if e := tell("101-0", 2, alert.StateWithdrawn, alert.OutcomeOtherPlate, nil); e != want {
+		t.Errorf("got  %+v\nwant %+v", e, want)
+	}
+	again := testAlert("a1", "patrol")
+	again.Read.Conf = 0.5
+	if e := tell("102-0", 3, alert.StateNew, alert.OutcomeReadAgain, again); e.name != "amended" || e.id != "102-0" ||
+		!strings.Contains(e.data, `"outcome":"read_again"`) || !strings.Contains(e.data, `"conf":0.5`) {
+		t.Errorf("got %+v", e)
+	}
+	if e := tell("103-0", 4, alert.StateTaken, alert.OutcomeOtherPlate, nil); e.name != "update" || !strings.Contains(e.data, `"outcome":"other_plate"`) {
+		t.Errorf("got %+v", e)
+	}
+	w.withdraw("e1")
+	want = event{"", "withdrawn", `{"id":"a1","reason":"entry withdrawn"}`} // once, though it was handed out twice
+	if e := s.next(); e != want {
+		t.Errorf("got  %+v\nwant %+v", e, want)
+	}
+	want.id = "104-0"
+	if e := tell("104-0", 5, alert.StateNew, alert.OutcomeReadAgain, again); e != want {
+		t.Errorf("of an entry that was withdrawn: %+v, want %+v", e, want)
+	}
+}
+
 // TestStreamBegins checks where a stream begins: where the client says, else a
 // shift ago.
 func TestStreamBegins(t *testing.T) {

@@ -1,6 +1,6 @@
-// Package httpapi is the one HTTP server of Vigie. It speaks to three audiences,
-// one file each: sensors hand in reads (gateway.go), operators keep the lists
-// (operator.go), patrols receive and answer alerts (patrol.go).
+// Package httpapi is the one HTTP server of Vigie. It speaks to three audiences: sensors
+// hand in reads (gateway.go) or messages as their vendors write them (ingest.go),
+// operators keep the lists (operator.go), patrols receive and answer alerts (patrol.go).
 //
 // A handler decodes, calls one small interface declared here, and encodes. What
 // a list, a read or an alert is, and what may be done with it, is decided behind
@@ -10,11 +10,14 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	_ "embed"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -23,6 +26,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"vigie/stream"
 )
@@ -32,13 +36,22 @@ import (
 type Config struct {
 	Addr   string // host:port to listen on; 127.0.0.1:8080 when empty, port 0 takes a free one
 	Tokens *Tokens
-	Log    *zap.Logger
-	Clock  func() time.Time // time.Now when nil
+	// TLS encrypts every connection, with version 1.3 or newer; plain HTTP when nil. With
+	// ClientCAs a client may show a certificate, which says which sensor it is.
+	TLS   *tls.Config
+	Log   *zap.Logger
+	Clock func() time.Time // time.Now when nil
 
-	Gateway readAcceptor // sensors
-	Desk    listDesk     // operators
-	Alerts  alertDesk    // patrols, together with Feed
-	Feed    alertFeed
+	Gateway readAcceptor    // sensors
+	Ingest  messageIngester // sensors that speak as their vendor does
+	Formats []string        // names of the formats that Ingest reads, beside auto
+	Limits  SensorLimits    // what a sensor may send
+	Desk    listDesk        // operators
+	// Registry and SensorHealth are for operators too: the sensors, and how they do.
+	Registry     sensorDesk
+	SensorHealth sensorWatch
+	Alerts       alertDesk // patrols, together with Feed
+	Feed         alertFeed
 	// StillWanted reports whether the lists still say what an alert claims. An
 	// alert for which that is not so is never handed out. All are wanted when nil.
 	StillWanted func(stream.Claim) bool
@@ -103,7 +116,10 @@ type Check struct {
 // drop, or does not take its answer, is cut. A route may have longer ones.
 type limits struct {
 	header, body, answer, idle time.Duration
-	headerBytes                int
+	// message and messageAnswer are body and answer of a vendor's message, which brings its
+	// pictures over a mobile link.
+	message, messageAnswer time.Duration
+	headerBytes            int
 	// behind is how long a patrol waits for the lists of this process to reach
 	// the version of an alert, before it is asked to come again.
 	behind time.Duration
@@ -111,6 +127,7 @@ type limits struct {
 
 var defaultLimits = limits{
 	header: 5 * time.Second, body: 15 * time.Second, answer: 30 * time.Second, idle: 2 * time.Minute,
+	message: 30 * time.Second, messageAnswer: 45 * time.Second,
 	headerBytes: 16 << 10, behind: 5 * time.Second,
 }
 
@@ -124,6 +141,13 @@ type Server struct {
 	routes   []*route
 	other    counters // requests that met no route
 	streams  streamCounters
+
+	failures     *limiters[netip.Prefix] // of credentials, by where they come from
+	requestRates *limiters[string]       // by Token.caller
+	readRates    *limiters[string]
+	memory       *budget // of bodies on their way
+	replays      replays
+	refused      [len(refusals)]atomic.Uint64
 
 	// streaming ends when Run begins to stop: streams end, /readyz is red.
 	streaming context.Context
@@ -147,6 +171,7 @@ func New(cfg Config) (*Server, error) {
 	setDefault(&cfg.Heartbeat, 5*time.Second)
 	setDefault(&cfg.Replay, 12*time.Hour)
 	setDefault(&cfg.WriteTimeout, 5*time.Second)
+	cfg.Limits.setDefaults()
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
@@ -163,7 +188,14 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, describeListen(cfg.Addr, err)
 	}
-	s := &Server{cfg: cfg, ln: ln, mux: http.NewServeMux()}
+	s := &Server{
+		cfg: cfg, ln: ln, mux: http.NewServeMux(),
+		failures:     newLimiters[netip.Prefix](failuresPerSecond, failuresBurst, maxAddresses),
+		requestRates: newLimiters[string](cfg.Limits.RequestsPerSecond, max(1, cfg.Limits.RequestsPerSecond), maxCallers),
+		readRates:    newLimiters[string](cfg.Limits.ReadsPerSecond, cfg.Limits.Burst, maxCallers),
+		memory:       newBudget(cfg.Limits.Memory),
+		replays:      replays{window: cfg.Limits.ReplayWindow.Milliseconds(), max: maxNonces, seen: make(map[string]*nonces)},
+	}
 	s.streaming, s.stop = context.WithCancel(context.Background())
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		s.loopback = tcp.IP.IsLoopback()
@@ -179,12 +211,38 @@ func New(cfg Config) (*Server, error) {
 		WriteTimeout:      cfg.limits.answer,
 		IdleTimeout:       cfg.limits.idle,
 		MaxHeaderBytes:    cfg.limits.headerBytes,
-		ErrorLog:          zap.NewStdLog(cfg.Log),
+		ErrorLog:          log.New(&errorLog{log: cfg.Log, few: rate.Sometimes{First: 10, Interval: time.Second}}, "", 0),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
 			return context.WithValue(ctx, connKey{}, c)
 		},
 	}
+	if cfg.TLS != nil {
+		t := cfg.TLS.Clone()
+		t.MinVersion = tls.VersionTLS13
+		if t.ClientCAs != nil {
+			t.ClientAuth = tls.VerifyClientCertIfGiven // people come with a token
+		}
+		s.http.TLSConfig = t
+		// The limits of this server are those of connections, and HTTP/2 would have many
+		// requests on one.
+		s.http.Protocols = new(http.Protocols)
+		s.http.Protocols.SetHTTP1(true)
+	}
 	return s, nil
+}
+
+// errorLog takes what net/http says about single connections, of which anybody can make many.
+type errorLog struct {
+	log *zap.Logger
+	few rate.Sometimes
+}
+
+func (l *errorLog) Write(p []byte) (int, error) {
+	l.few.Do(func() { l.log.Info(strings.TrimSpace(string(p))) })
+	return len(p), nil
 }
 
 func setDefault[T comparable](v *T, def T) {
@@ -204,11 +262,15 @@ func describeListen(addr string, err error) error {
 
 // URL is where the server listens, such as http://127.0.0.1:8080.
 func (s *Server) URL() string {
+	scheme := "http://"
+	if s.cfg.TLS != nil {
+		scheme = "https://"
+	}
 	addr, ok := s.ln.Addr().(*net.TCPAddr)
 	if ok && addr.IP.IsUnspecified() {
-		return fmt.Sprintf("http://127.0.0.1:%d", addr.Port)
+		return fmt.Sprintf("%s127.0.0.1:%d", scheme, addr.Port)
 	}
-	return "http://" + s.ln.Addr().String()
+	return scheme + s.ln.Addr().String()
 }
 
 // Close lets go of the address of a Server that was never run. After Run it does
@@ -225,11 +287,17 @@ func (s *Server) Close() error {
 // flight have Config.Drain to finish. It returns nil after a clean stop. Run is
 // called once.
 func (s *Server) Run(ctx context.Context) error {
-	if !s.loopback {
+	if !s.loopback && s.cfg.TLS == nil {
 		s.cfg.Log.Warn("listening beyond this machine without TLS: tokens and plates travel in clear unless a proxy in front adds it")
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.http.Serve(s.ln) }()
+	go func() {
+		if s.cfg.TLS != nil {
+			served <- s.http.ServeTLS(s.ln, "", "")
+		} else {
+			served <- s.http.Serve(s.ln)
+		}
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("httpapi: serve: %w", err)
@@ -283,14 +351,19 @@ func (s *Server) table() []*route {
 		anyone   []Role
 
 		gateway = s.cfg.Gateway != nil
+		vendors = s.cfg.Ingest != nil
 		desk    = s.cfg.Desk != nil
 		alerts  = s.cfg.Alerts != nil
+
+		registry = s.cfg.Registry != nil
 	)
 	if s.loopback {
 		watch = anyone // whoever is on this machine
 	}
 	return []*route{
 		{pattern: "POST /v1/reads", roles: sensor, served: gateway, handle: s.postReads},
+		{pattern: "POST /v1/ingest/{format}", roles: sensor, served: vendors, handle: s.postIngest, body: s.cfg.limits.message, answer: s.cfg.limits.messageAnswer},
+		{pattern: "POST /NotificationInfo/{kind}", roles: sensor, served: vendors, handle: s.postDahua, body: s.cfg.limits.message, answer: s.cfg.limits.messageAnswer},
 
 		{pattern: "GET /v1/lists", roles: operator, served: desk, lists: true, handle: s.getLists},
 		{pattern: "POST /v1/lists", roles: operator, served: desk, lists: true, handle: s.postList},
@@ -301,6 +374,14 @@ func (s *Server) table() []*route {
 		{pattern: "GET /v1/lists/{list}/entries/{entry}", roles: operator, served: desk, lists: true, handle: s.getEntry},
 		{pattern: "DELETE /v1/lists/{list}/entries/{entry}", roles: operator, served: desk, lists: true, handle: s.deleteEntry},
 		{pattern: "POST /v1/lists/{list}/import", roles: operator, served: desk, lists: true, handle: s.postImport, body: longAnswer, answer: longAnswer},
+
+		{pattern: "GET /v1/sensors", roles: operator, served: registry, lists: true, handle: s.getSensors},
+		{pattern: "POST /v1/sensors", roles: operator, served: registry, lists: true, handle: s.postSensor},
+		{pattern: "GET /v1/sensors/{sensor}", roles: operator, served: registry, lists: true, handle: s.getSensor},
+		{pattern: "DELETE /v1/sensors/{sensor}", roles: operator, served: registry, lists: true, handle: s.deleteSensor},
+		{pattern: "POST /v1/sensors/import", roles: operator, served: registry, lists: true, handle: s.postSensorImport},
+		{pattern: "GET /v1/sensors/health", roles: []Role{RoleOperator, RoleMonitor}, served: s.cfg.SensorHealth != nil, lists: true, handle: s.getSensorHealth},
+
 		{pattern: "POST /v1/explain", roles: operator, served: desk, lists: true, handle: s.postExplain},
 
 		{pattern: "GET /v1/alerts/stream", roles: patrol, served: alerts, lists: true, handle: s.getStream, stream: true},
@@ -397,7 +478,10 @@ func (s *Server) admit(rt *route, w http.ResponseWriter, r *http.Request) error 
 	var who *Token
 	if rt.roles != nil {
 		var err error
-		if who, err = s.authenticate(r); err != nil {
+		if who, err = s.authenticate(rt, w, r); err != nil {
+			if isFailedAuth(err) && !s.failures.allow(addressOf(r), time.Now()) {
+				return errTooManyFailures
+			}
 			return err
 		}
 		if !rt.allows(who.Role) {
@@ -422,9 +506,31 @@ func (s *Server) fail(w *statusWriter, r *http.Request, rt *route, err error) {
 	if w.status != 0 || clientGone(r, err) {
 		return
 	}
-	if status := writeProblem(w, err); status >= 500 && !errors.Is(err, errPanic) && !errors.Is(err, errStopping) && !errors.Is(err, errCatchingUp) {
+	for i, refusal := range refusals {
+		if errors.Is(err, refusal) {
+			s.refused[i].Add(1)
+		}
+	}
+	if errors.Is(err, errNoToken) && rt.allows(RoleSensor) {
+		// First, for cameras that look at the first alone and send no password unasked.
+		w.Header().Set("WWW-Authenticate", `Basic realm="vigie"`)
+	}
+	if !errors.Is(err, errSlow) {
+		// The server takes what is left of a body before it answers. Who is refused does not get long for it.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBody)) //nolint:errcheck // the limit of the route holds
+	}
+	if status := writeProblem(w, err); status >= 500 && !errors.Is(err, errPanic) && !errors.Is(err, errStopping) && !errors.Is(err, errCatchingUp) && !errors.Is(err, errBusy) {
 		s.cfg.Log.Warn("request failed", zap.String("route", rt.pattern), zap.Int("status", status), zap.Error(err))
 	}
+}
+
+// refusedBody is how long the rest of a body is waited for that nobody will read.
+const refusedBody = time.Second
+
+// refusals are the errors that Stats counts.
+var refusals = [...]error{
+	errBadToken, errBadSignature, errStale, errReplayed, errNonces, errBadCert, errContradiction,
+	errTooManyFailures, errTooManyRequests, errTooManyOfSensor, errTooMuch, errBusy,
 }
 
 // statusWriter remembers the status of an answer.
@@ -498,6 +604,15 @@ type Stats struct {
 	// Withheld is the number of alerts that were not handed out because their
 	// entry had been withdrawn.
 	Withheld uint64
+	// Refused counts requests by why they were refused: who they said they were, or how much
+	// they sent.
+	Refused []RefusalStats
+}
+
+// RefusalStats counts the requests that were refused for one reason.
+type RefusalStats struct {
+	Reason   string // last part of Problem.Type; one of a closed set
+	Requests uint64
 }
 
 // RouteStats counts the answers of one route and one class of status.
@@ -514,6 +629,10 @@ func (s *Server) Stats() Stats {
 		Streams:     s.streams.open.Load(),
 		SlowStreams: s.streams.slow.Load(),
 		Withheld:    s.streams.withheld.Load(),
+	}
+	for i, refusal := range refusals {
+		reason := strings.TrimPrefix(problemOf(refusal).Type, problemPrefix)
+		st.Refused = append(st.Refused, RefusalStats{Reason: reason, Requests: s.refused[i].Load()})
 	}
 	for _, rt := range s.routes {
 		st.Routes = rt.counters.appendTo(st.Routes, rt.pattern)

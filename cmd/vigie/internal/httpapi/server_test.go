@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"vigie/sensors"
+	"vigie/sensors/ingest"
 	"vigie/stream"
 	"vigie/stream/redisqueue"
 	"vigie/watchlist"
@@ -493,11 +494,12 @@ func FuzzProblems(f *testing.F) {
 
 // What stands behind the interfaces in the program.
 var (
-	_ readAcceptor = (*sensors.Gateway)(nil)
-	_ listDesk     = (*stream.Desk)(nil)
-	_ alertDesk    = (*redisqueue.Queues)(nil)
-	_ Subscription = (*redisqueue.Subscription)(nil)
-	_ listState    = (*stream.Replica)(nil)
+	_ readAcceptor    = (*sensors.Gateway)(nil)
+	_ messageIngester = (*ingest.Ingester)(nil)
+	_ listDesk        = (*stream.Desk)(nil)
+	_ alertDesk       = (*redisqueue.Queues)(nil)
+	_ Subscription    = (*redisqueue.Subscription)(nil)
+	_ listState       = (*stream.Replica)(nil)
 )
 
 func testList(id string) watchlist.List {
