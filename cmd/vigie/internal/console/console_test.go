@@ -108,13 +108,11 @@ func (s *service) withdraw(entry string) {
 	s.unwanted[entry] = true
 }
 
-// put puts an alert: an exact hit of high priority, unless change says otherwise.
-func (s *service) put(t *testing.T, id string, change func(*alert.Alert)) {
-	t.Helper()
-	s.n++
+// alert is an exact hit of high priority.
+func (s *service) alert(id string) *alert.Alert {
 	now := time.Now()
 	fr, _ := plate.ParseCountry("FR")
-	a := &alert.Alert{
+	return &alert.Alert{
 		ID: id, Queue: "patrol", Action: watchlist.ActionIntercept, Stop: true, Priority: watchlist.PriorityHigh,
 		List: alert.ListRef{ID: "stolen", Name: "Véhicules volés", Owner: "DNPJ"},
 		Entry: alert.EntryRef{
@@ -129,10 +127,32 @@ func (s *service) put(t *testing.T, id string, change func(*alert.Alert)) {
 		Place:   &alert.Place{Name: "Péage de Vienne", Lat: 45.52, Lon: 4.87, Road: "A7", Direction: "Lyon"},
 		Created: now.UnixMilli(),
 	}
+}
+
+// put puts an alert, after change.
+func (s *service) put(t *testing.T, id string, change func(*alert.Alert)) {
+	t.Helper()
+	s.n++
+	a := s.alert(id)
 	if change != nil {
 		change(a)
 	}
 	if _, err := s.queues.Publish(t.Context(), []*alert.Alert{a}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reread brings alert id up to a later read of its passage.
+func (s *service) reread(t *testing.T, id, text string, hits bool, change func(*alert.Alert)) {
+	t.Helper()
+	a := s.alert(id)
+	change(a)
+	r := stream.Revision{Read: a.Read, At: time.Now()}
+	r.Read.Plate = text
+	if hits {
+		r.Alerts = []*alert.Alert{a}
+	}
+	if _, err := s.queues.Revise(t.Context(), []stream.Revision{r}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -427,6 +447,41 @@ func TestConsole(t *testing.T) {
 		}
 		s.put(t, "a2", nil)
 		p.shows("#card", "INTERPELLER")
+	})
+
+	t.Run("the camera corrects itself", func(t *testing.T) {
+		s := newService(t)
+		p := open(t, browser, s.link(), 1280, 800, false)
+		reads := func(revision uint32, conf float32) func(*alert.Alert) {
+			return func(a *alert.Alert) { a.Read.Passage, a.Read.Revision, a.Read.Conf = "p1", revision, conf }
+		}
+		s.put(t, "a1", reads(0, 0.93))
+		p.shows("#card", "INTERPELLER", "93 %")
+		s.reread(t, "a1", "AB123CD", true, reads(1, 0.99))
+		p.shows("#card", "INTERPELLER", "99 %")
+		s.reread(t, "a1", "AB124CD", false, reads(2, 0.5)) // less sure than before
+		p.shows("#card", "VÉRIFIER D’ABORD", "LA CAMÉRA S’EST CORRIGÉE", "NON VÉRIFIÉE")
+		s.reread(t, "a1", "AB124CD", false, reads(3, 0.99))
+		p.shows("#card", "ALERTE RETIRÉE", "ne pas intervenir", "La caméra lit maintenant une autre plaque.")
+		p.shows("#rows", "Retirée")
+		if eval[bool](p, "document.querySelector('#card button') !== null") {
+			t.Error("there is still something to press")
+		}
+		s.reread(t, "a1", "AB123CD", true, reads(4, 0.97))
+		p.shows("#card", "INTERPELLER", "97 %", "NON VÉRIFIÉE")
+		if n := eval[int](p, "document.querySelectorAll('#rows li').length"); n != 1 {
+			t.Errorf("%d rows for one alert", n)
+		}
+		p.press("take")
+		p.shows("#card", "prise en charge par vous")
+		s.reread(t, "a1", "AB124CD", false, reads(5, 0.97))
+		p.shows("#card", "VÉRIFIER D’ABORD", "LA CAMÉRA S’EST CORRIGÉE", "prise en charge par vous")
+		p.shoot("corrected-1280-light")
+		p.press("confirm")
+		p.shows("#card", "✓ Lecture conforme", "LA CAMÉRA S’EST CORRIGÉE")
+		// Whoever comes later sees the same.
+		late := open(t, browser, s.link(), 360, 640, true)
+		late.shows("#card", "✓ Lecture conforme", "LA CAMÉRA S’EST CORRIGÉE", "97 %")
 	})
 
 	t.Run("no stop", func(t *testing.T) {

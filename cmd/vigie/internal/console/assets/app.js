@@ -45,7 +45,10 @@ const OUTCOMES = {
 const REJECT = ['misread', 'wrong_country', 'not_our_target', 'stale_entry'];
 const CLOSE = ['intercepted', 'observed', 'not_located', 'no_action'];
 
-const REASONS = { 'entry withdrawn': 'La fiche a été retirée de la liste.' };
+const REASONS = {
+  'entry withdrawn': 'La fiche a été retirée de la liste.',
+  'the camera now reads another plate': 'La caméra lit maintenant une autre plaque.',
+};
 
 const GRADES = { high: 'forte', medium: 'moyenne', low: 'faible' };
 
@@ -138,7 +141,7 @@ function countryName(code) {
 // State of the page.
 
 const session = { token: '', queue: '', actor: '' };
-const alerts = new Map(); // id -> {alert, state, step, actor, at, outcome, withdrawn}
+const alerts = new Map(); // id -> {alert, state, step, actor, at, outcome, withdrawn, against}
 let focused = ''; // id of the alert on the card
 let shown = 0; // when the card last changed, by performance.now
 let replaying = 0; // timer of the queue's past, 0 once it has come
@@ -306,13 +309,19 @@ function receive(event, data) {
     }
     case 'update': {
       const a = alerts.get(data.alert);
-      if (!a) return;
+      if (!a || data.step <= a.step) return;
       apply(a, data);
+      if (data.outcome === 'other_plate') against(a);
       break;
     }
+    case 'amended':
+      amend(data);
+      break;
     case 'withdrawn': {
       const a = alerts.get(data.id);
-      if (!a || finished(a)) return;
+      if (!a || data.step <= a.step) return;
+      if (data.step) a.step = data.step;
+      if (finished(a)) return;
       a.withdrawn = data.reason || 'entry withdrawn';
       tone('withdrawn');
       announce(`Alerte retirée, ne pas intervenir. ${REASONS[a.withdrawn] ?? clean(a.withdrawn)}`);
@@ -328,10 +337,44 @@ function receive(event, data) {
   render();
 }
 
-// apply takes a step in, unless a later one is known.
+// apply takes a step in, unless a later one is known. What a camera says changes neither
+// who has the alert nor since when.
 function apply(a, event) {
   if (event.step <= a.step) return;
-  Object.assign(a, { state: event.state, step: event.step, at: event.at, outcome: event.outcome || '', actor: event.actor || a.actor });
+  if (event.revision) Object.assign(a, { state: event.state, step: event.step });
+  else Object.assign(a, { state: event.state, step: event.step, at: event.at, outcome: event.outcome || '', actor: event.actor || a.actor });
+}
+
+// against says that the camera now reads another plate: after somebody took the alert, or
+// with less certainty than before.
+function against(a) {
+  a.against = true;
+  if (finished(a)) return;
+  if (focused === a.alert.id) shown = performance.now();
+  tone('withdrawn');
+  announce('Attention : la caméra lit maintenant une autre plaque. Comparez avec le véhicule.');
+}
+
+// amend puts what the camera reads now in the place of what it read before. It sounds
+// when the alert comes back, and when it asks for a stop that it did not ask for.
+function amend(event) {
+  let a = alerts.get(event.alert);
+  if (a && event.step <= a.step) return;
+  const before = a?.alert;
+  if (!a) alerts.set(event.alert, a = { state: event.state, step: 0, actor: '', at: event.at });
+  const back = !before || Boolean(a.withdrawn) && event.state === 'new';
+  a.alert = back ? event.amended : { ...event.amended, created: before.created };
+  a.against = false;
+  apply(a, event);
+  if (focused === event.alert) shown = performance.now();
+  if (back) {
+    Object.assign(a, { withdrawn: '', seen: false });
+    link.missed++;
+    forgetOldest();
+    if (replaying) settleSoon();
+  }
+  if (back || (a.alert.stop && !before.stop && !finished(a))) arrived(a.alert);
+  else if (!finished(a)) announce(`Lecture précisée. ${spelled(a.alert.match.read, a.alert.read.country)}.`);
 }
 
 // arrived shows a new alert at once when nobody is busy with another; otherwise
@@ -458,6 +501,7 @@ function order({ alert, ...a }) {
     const asks = alert.action !== 'discreet' && alert.action !== 'inform';
     return { order: 'NE PAS ARRÊTER', then: asks ? 'cette alerte ne demande pas d’arrêt' : action.then, hold: true };
   }
+  if (a.against && (a.state === 'new' || a.state === 'taken')) return { order: 'VÉRIFIER D’ABORD', then: 'la caméra lit maintenant une autre plaque', hold: true };
   if (a.state === 'confirmed' && alert.action === 'intercept') return { ...action, then: 'lecture vérifiée', hold: false };
   return { ...action, hold: false };
 }
@@ -507,6 +551,8 @@ function drawCard(a) {
         el('p', { class: 'order-word' }, o.order),
         el('p', { class: 'order-then' }, o.then)),
       el('div', { class: 'body' },
+        a.against && !finished(a) && el('p', { class: 'safety' }, el('strong', {}, '⚠ LA CAMÉRA S’EST CORRIGÉE. '),
+          'Elle lit maintenant une autre plaque : comparez avec le véhicule.'),
         alert.entry.safety && el('p', { class: 'safety' }, el('strong', {}, '⚠ SÉCURITÉ '), clean(alert.entry.safety)),
         drawPlates(alert),
         drawFacts(alert)),
