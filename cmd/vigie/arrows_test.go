@@ -27,6 +27,12 @@ func TestArrows(t *testing.T) {
 		{"vigie/watchlist", `vigie/watchlist/plate`},
 		{"vigie/watchlist/control", `vigie/watchlist(/plate|/control/.*)?`},
 		{"vigie/sensors", `vigie/(watchlist/plate|sensors/.*)`},
+		{"vigie/sensors/format", `vigie/(watchlist/plate|sensors)`},
+		{"vigie/sensors/spool", `vigie/(watchlist/plate|sensors)`},
+		{"vigie/sensors/passage", `vigie/(watchlist/plate|sensors)`},
+		{"vigie/sensors/picture", `vigie/(watchlist/plate|sensors)`},
+		{"vigie/sensors/ingest", `vigie/(watchlist/plate|sensors(/format|/passage)?)`},
+		{"vigie/sensors/mqtt", `vigie/(watchlist/plate|sensors(/format|/passage|/ingest)?)`},
 		{"vigie/matcher/misread", `vigie/watchlist/plate`},
 		{"vigie/matcher", `vigie/watchlist(/.*)?|vigie/matcher/misread`},
 		{"vigie/stream/alert", `vigie/(watchlist|sensors|stream/alert)(/.*)?`},
@@ -56,6 +62,7 @@ func TestArrows(t *testing.T) {
 	}{
 		{"github.com/segmentio/kafka-go", []string{"vigie/stream/kafka", "vigie/deploy/services", "vigie/bench/e2e/loop"}},
 		{"github.com/redis/go-redis/v9", []string{"vigie/stream/redisqueue"}},
+		{"github.com/eclipse/paho.golang", []string{"vigie/sensors/mqtt"}},
 	}
 	imports, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "vigie/...").Output()
 	if err != nil {

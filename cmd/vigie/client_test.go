@@ -17,12 +17,21 @@ import (
 	"go.uber.org/zap"
 
 	"vigie/cmd/vigie/internal/httpapi"
+	"vigie/sensors"
 	"vigie/stream"
 	"vigie/stream/streamtest"
 	"vigie/watchlist"
 )
 
-const operatorSecret = "operator-secret-for-the-client"
+const (
+	operatorSecret = "operator-secret-for-the-client"
+	sensorSecret   = "sensor-secret-for-the-client"
+)
+
+// nowhere is where the reads of these tests go.
+type nowhere struct{}
+
+func (nowhere) Publish(context.Context, []sensors.Read) error { return nil }
 
 // newOperatorServer serves the operators' part on a control log in memory, and
 // points the client to it.
@@ -38,7 +47,18 @@ func newOperatorServer(t *testing.T) {
 	if err := tokens.Add(httpapi.Token{Name: "ops", Role: httpapi.RoleOperator}, operatorSecret); err != nil {
 		t.Fatal(err)
 	}
-	server, err := httpapi.New(httpapi.Config{Addr: "127.0.0.1:0", Tokens: tokens, Log: zap.NewNop(), Desk: desk})
+	gateway, err := sensors.New(sensors.Config{
+		Publisher: nowhere{}, Known: func(id string) bool { _, ok := desk.Sensor(id); return ok },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Add(httpapi.Token{Name: "gateway", Role: httpapi.RoleSensor}, sensorSecret); err != nil {
+		t.Fatal(err)
+	}
+	server, err := httpapi.New(httpapi.Config{
+		Addr: "127.0.0.1:0", Tokens: tokens, Log: zap.NewNop(), Desk: desk, Registry: desk, Gateway: gateway, SensorHealth: gateway,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +86,7 @@ type result struct {
 func vigie(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
 	root := &cobra.Command{Use: "vigie", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(newListsCmd(), newEntriesCmd(), newExplainCmd())
+	root.AddCommand(newListsCmd(), newEntriesCmd(), newSensorsCmd(), newExplainCmd())
 	var out, errOut bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&errOut)

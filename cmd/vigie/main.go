@@ -56,8 +56,8 @@ Exit codes: 0 done, 1 failed, 2 the data given was refused.`,
 		RunE:          help,
 	}
 	root.AddCommand(
-		newDemoCmd(), newServeCmd(), newExplainCmd(), newListsCmd(), newEntriesCmd(),
-		newLoadCmd(),
+		newDemoCmd(), newServeCmd(), newExplainCmd(), newListsCmd(), newEntriesCmd(), newSensorsCmd(),
+		newLoadCmd(), newSimCmd(),
 		newTopicsCmd(), newReplayCmd(), newConfigCmd(), newVersionCmd(),
 	)
 	return root

@@ -18,7 +18,8 @@ import (
 	"vigie/cmd/vigie/internal/console"
 	"vigie/cmd/vigie/internal/httpapi"
 	"vigie/cmd/vigie/internal/metrics"
-	"vigie/sensors"
+	"vigie/sensors/format"
+	"vigie/sensors/spool"
 	"vigie/stream"
 	"vigie/stream/alert"
 	"vigie/stream/embedded"
@@ -38,6 +39,7 @@ type App struct {
 	replica  *stream.Replica // nil when no part of this process needs the lists
 	desk     *stream.Desk
 	server   *httpapi.Server
+	spool    *spool.Spool // nil when reads do not wait on this machine
 	secrets  map[string]string
 	embedded bool // Kafka and Redis run inside this process
 }
@@ -150,10 +152,18 @@ func (a *App) connect(ctx context.Context) error {
 	}
 	a.kafka = cluster
 	a.onClose("kafka", cluster.Close)
-	if err := Reach(ctx, cluster); err != nil {
+	err = Reach(ctx, cluster)
+	if err == nil {
+		err = a.topics(ctx)
+	}
+	if a.roadside() {
+		if err != nil && a.cfg.Gateway.Spool.Dir != "" {
+			a.log.Warn("Kafka is away or not as it should be: reads go to the spool", zap.Error(err))
+			return nil
+		}
 		return err
 	}
-	if err := a.topics(ctx); err != nil {
+	if err != nil {
 		return err
 	}
 	if a.queues, err = Queues(&a.cfg, a.log); err != nil {
@@ -164,6 +174,12 @@ func (a *App) connect(ctx context.Context) error {
 		return fmt.Errorf("%w (setting redis.addr, VIGIE_REDIS_ADDR)", err)
 	}
 	return nil
+}
+
+// roadside reports whether this process takes reads in and does nothing else: it needs neither
+// lists nor queues, and with a spool no Kafka for a while.
+func (a *App) roadside() bool {
+	return !a.cfg.Runs("matcher") && !a.cfg.Runs("operator") && !a.cfg.Runs("patrol")
 }
 
 // topics makes the topics of an embedded Kafka and checks those of a real one,
@@ -190,9 +206,18 @@ func (a *App) topics(ctx context.Context) error {
 
 // build makes the parts that the target names.
 func (a *App) build(ctx context.Context) error {
+	serve, err := serverTLS(a.cfg.HTTP.TLS)
+	if err != nil {
+		return err
+	}
+	g := a.cfg.Gateway
 	hc := httpapi.Config{
-		Addr: a.cfg.HTTP.Addr, Log: a.log.Named("http"),
+		Addr: a.cfg.HTTP.Addr, TLS: serve, Log: a.log.Named("http"),
 		Health: a.health, Console: console.Handler(),
+		Limits: httpapi.SensorLimits{
+			RequestsPerSecond: g.Limits.RequestsPerSecond, ReadsPerSecond: g.Limits.ReadsPerSecond, Burst: g.Limits.Burst,
+			MessageBytes: g.Limits.MessageBytes, Memory: g.Limits.MemoryBytes, ReplayWindow: g.ReplayWindow,
+		},
 	}
 	reg := metrics.New()
 
@@ -204,7 +229,7 @@ func (a *App) build(ctx context.Context) error {
 			return err
 		}
 	}
-	if a.cfg.Runs("matcher") || a.cfg.Runs("operator") || a.cfg.Runs("patrol") {
+	if !a.roadside() {
 		a.replica = stream.NewReplica(func(err error) {
 			a.log.Error("a control record cannot be read; what it was about is not matched any more", zap.Error(err))
 		})
@@ -215,21 +240,18 @@ func (a *App) build(ctx context.Context) error {
 		reg.Replica(a.replica)
 		a.start("memory", a.tendMemory)
 		if a.cfg.Runs("operator") {
-			desk, err := stream.NewDesk(stream.DeskConfig{Log: control, Replica: a.replica, Fencer: a.queues})
+			desk, err := stream.NewDesk(stream.DeskConfig{Log: control, Replica: a.replica, Fencer: a.queues, Formats: format.Names()})
 			if err != nil {
 				return err
 			}
-			a.desk, hc.Desk = desk, desk
+			a.desk, hc.Desk, hc.Registry = desk, desk, desk
 			a.start("expiry", a.expire)
 		}
 	}
 	if a.cfg.Runs("gateway") {
-		gw, err := sensors.New(sensors.Config{Publisher: a.kafka.Reads()})
-		if err != nil {
+		if err := a.gateway(&hc, reg); err != nil {
 			return err
 		}
-		hc.Gateway = gw
-		reg.Gateway(gw)
 	}
 	if a.cfg.Runs("matcher") {
 		queues, err := stream.NewFailover(stream.FailoverConfig{
@@ -261,7 +283,9 @@ func (a *App) build(ctx context.Context) error {
 		reg.Hub(hub)
 		hc.Alerts, hc.Feed = patrolDesk{a.queues, journal}, feed{hub}
 	}
-	reg.Queues(a.queues)
+	if a.queues != nil {
+		reg.Queues(a.queues)
+	}
 	hc.Metrics = reg.Handler()
 
 	tokens, err := a.tokens()
@@ -389,7 +413,12 @@ func (a *App) health(ctx context.Context) httpapi.Health {
 		}
 		check("control log", err, fmt.Sprintf("version %d", a.replica.Version()))
 	}
-	check("kafka", a.kafka.Ping(ctx), "")
+	kafkaErr, detail := a.kafka.Ping(ctx), ""
+	if kafkaErr != nil && a.roadside() && a.spool != nil {
+		// Sensors must not be sent away while their reads are safe here.
+		kafkaErr, detail = nil, "away: reads go to the spool"
+	}
+	check("kafka", kafkaErr, detail)
 	if a.replica != nil {
 		check("redis", a.queues.Ping(ctx), "")
 	}

@@ -193,14 +193,14 @@ func (nowhere) Send(context.Context, []stream.DeadLetter) error { return nil }
 type newHits struct {
 	stream.Journal
 	seed  maphash.Seed
-	known map[uint64]struct{} // alerts, by a hash of their id
+	known map[uint64]struct{} // events, by a hash of their alert and step
 }
 
 func (r *replay) newHits(ctx context.Context) (*newHits, error) {
 	n := &newHits{Journal: r.journal, seed: maphash.MakeSeed(), known: map[uint64]struct{}{}}
 	err := r.journal.ReadSince(ctx, r.opt.From.Add(-knownSlack), func(events []*alert.Event) error {
 		for _, e := range events {
-			n.known[maphash.String(n.seed, e.AlertID)] = struct{}{}
+			n.known[n.hash(e)] = struct{}{}
 		}
 		return nil
 	})
@@ -210,11 +210,18 @@ func (r *replay) newHits(ctx context.Context) (*newHits, error) {
 	return n, nil
 }
 
+func (n *newHits) hash(e *alert.Event) uint64 {
+	return maphash.Comparable(n.seed, struct {
+		alert string
+		step  uint32
+	}{e.AlertID, e.Step})
+}
+
 // Append writes the hits that the topic does not have.
 func (n *newHits) Append(ctx context.Context, events []*alert.Event) error {
 	var unknown []*alert.Event
 	for _, e := range events {
-		if _, ok := n.known[maphash.String(n.seed, e.AlertID)]; !ok {
+		if _, ok := n.known[n.hash(e)]; !ok {
 			unknown = append(unknown, e)
 		}
 	}

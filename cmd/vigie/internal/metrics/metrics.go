@@ -1,6 +1,7 @@
 // Package metrics shows what the parts count, at the moment somebody asks. The
 // parts keep plain counters and know nothing of Prometheus; no label ever holds
-// a plate, a read id or anything else that a sensor or an operator wrote.
+// a plate, a read id or anything else that a sensor wrote. The id of a sensor is
+// one only when the registry has it.
 package metrics
 
 import (
@@ -15,6 +16,7 @@ import (
 	"vigie/cmd/vigie/internal/httpapi"
 	"vigie/sensors"
 	"vigie/stream"
+	"vigie/stream/alert"
 	"vigie/stream/redisqueue"
 )
 
@@ -125,7 +127,7 @@ func (r *Registry) Processor(p *stream.Processor) {
 // Gateway shows what sensors send.
 func (r *Registry) Gateway(g *sensors.Gateway) {
 	var (
-		accepted = desc("sensors_accepted_reads_total", "Reads accepted: Kafka has them.")
+		accepted = desc("sensors_accepted_reads_total", "Reads accepted: Kafka has them, or the spool.")
 		rejected = desc("sensors_rejected_reads_total", "Reads refused, by the field at fault.", "field")
 		foreign  = desc("sensors_foreign_reads_total", "Reads refused because their token is bound to another sensor: a wrong set-up, or forged.")
 		noPlate  = desc("sensors_no_plate_reads_total", "Accepted reads on which the camera saw no plate.")
@@ -133,7 +135,14 @@ func (r *Registry) Gateway(g *sensors.Gateway) {
 		batches  = desc("sensors_batches_total", "Requests published.")
 		failures = desc("sensors_publish_failures_total", "Requests that could not be published; their senders were told to come again.")
 		delay    = desc("sensors_delay_seconds", "From capture by the sensor's clock to arrival. Negative: that clock runs ahead.")
-		lastSeen = desc("sensors_last_read_timestamp_seconds", "When a sensor was last heard of.", "sensor")
+		unknown  = desc("sensors_unknown_reads_total", "Reads of sensors that the registry has not, by what became of them: accept, quarantine, refuse. Any: see `vigie sensors health` for which, and register them.", "outcome")
+		repeated = desc("sensors_duplicate_reads_total", "Accepted reads that the same sensor had sent a moment before. Many: our answers do not reach it, or it repeats itself.")
+		silent   = desc("sensors_silent", "Registered sensors of which nothing was heard for longer than is usual for them at this hour. See `vigie sensors health` for which.")
+		unlisted = desc("sensors_unregistered", "Sensors that sent reads and are not in the registry, for a week after the last one.")
+		watched  = desc("sensors_watched", "Sensors that this process has heard of since it started; what it knows of them starts anew with it.")
+		untold   = desc("sensors_untold_reads_total", "Reads of sensors beyond those that are watched.")
+		skew     = desc("sensors_skew_seconds", "The sensors as they stand now by the median skew of their clock: arrival minus capture, negative when it runs ahead. Many in the outer buckets: clocks to set, or a format profile with the wrong clock or time zone.")
+		lastSeen = desc("sensors_last_read_timestamp_seconds", "When a registered sensor sent its last read.", "sensor")
 	)
 	r.reg.MustRegister(collector(func(emit func(prometheus.Metric)) {
 		s := g.Stats()
@@ -153,10 +162,48 @@ func (r *Registry) Gateway(g *sensors.Gateway) {
 			buckets[le.Seconds()] = sum
 		}
 		emit(prometheus.MustNewConstHistogram(delay, sum+s.Delay.Counts[len(sensors.DelayBounds)], s.Delay.Sum.Seconds(), buckets))
-		for _, h := range g.Sensors() {
-			emit(gauge(lastSeen, float64(h.LastSeen.UnixNano())/float64(time.Second), h.ID))
+		for policy, n := range s.UnknownSensor {
+			emit(counter(unknown, n, sensors.UnknownPolicy(policy).String()))
+		}
+		emit(counter(repeated, s.Duplicates))
+		h := g.Health()
+		emit(gauge(silent, float64(h.Silent)))
+		emit(gauge(unlisted, float64(h.Unregistered)))
+		emit(gauge(watched, float64(len(h.Sensors))))
+		emit(counter(untold, h.Untold))
+		emit(skewOf(skew, h.Sensors))
+		for _, sn := range h.Sensors {
+			// Anybody with a token for any sensor can invent ids; those of the registry
+			// are as many as there are, and told up to sensors.Config.MaxSensors.
+			if !sn.Unregistered && !sn.LastRead.IsZero() {
+				emit(gauge(lastSeen, float64(sn.LastRead.UnixNano())/float64(time.Second), sn.ID))
+			}
 		}
 	}))
+}
+
+// skewOf is how many sensors have which skew of their clock. Unlike the other
+// histograms it is of now, and not of what has been: it may shrink.
+func skewOf(d *prometheus.Desc, all []sensors.SensorHealth) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(sensors.DelayBounds))
+	for _, le := range sensors.DelayBounds {
+		buckets[le.Seconds()] = 0
+	}
+	var n uint64
+	var sum float64
+	for _, s := range all {
+		if s.Skew == nil {
+			continue
+		}
+		n++
+		sum += *s.Skew
+		for le := range buckets {
+			if *s.Skew <= le {
+				buckets[le]++
+			}
+		}
+	}
+	return prometheus.MustNewConstHistogram(d, n, sum, buckets)
 }
 
 // Queues shows what happens to alerts in Redis.
@@ -165,6 +212,7 @@ func (r *Registry) Queues(q *redisqueue.Queues) {
 		stored    = desc("redisqueue_stored_alerts_total", "Alerts put into a queue by this process.")
 		steps     = desc("redisqueue_steps_total", "Steps that patrols made, by verb.", "verb")
 		conflicts = desc("redisqueue_conflicts_total", "Steps refused: somebody was faster, or the step may not follow.")
+		revised   = desc("redisqueue_revised_alerts_total", "Alerts that a later read of their passage changed: withdrawn or doubted (other_plate), raised again (read_again), amended (new_evidence). Many other_plate of one sensor: look at it.", "outcome")
 		restored  = desc("redisqueue_restored_events_total", "Events put back from the hits topic.")
 		failures  = desc("redisqueue_failures_total", "Calls that Redis did not answer, or not well. Rising: alerts wait, look at Redis.")
 		refusals  = desc("redisqueue_refusals_total", "Calls that Redis refused, by its word: readonly and masterdown during a fail-over, loading after a restart, oom when maxmemory is reached, misconf when its disk fails.", "reason")
@@ -176,6 +224,9 @@ func (r *Registry) Queues(q *redisqueue.Queues) {
 			emit(counter(steps, n, verb.String()))
 		}
 		emit(counter(conflicts, s.Conflicts))
+		emit(counter(revised, s.Corrected, alert.OutcomeOtherPlate))
+		emit(counter(revised, s.Raised, alert.OutcomeReadAgain))
+		emit(counter(revised, s.Amended, alert.OutcomeEvidence))
 		emit(counter(restored, s.Restored))
 		emit(counter(failures, s.Failures))
 		for reason, n := range s.Refused {
