@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"image"
+	"image/jpeg"
 	"net"
 	"os"
 	"os/exec"
@@ -82,6 +85,47 @@ func TestQuickStart(t *testing.T) {
 		if !ok {
 			t.Errorf("the alert does not give the %s: %s", what, data)
 		}
+	}
+}
+
+// TestCameraReadme runs the curl lines of package format against a gateway. Each must be taken,
+// and some bring a read; several tell of the same vehicle at the same sensor.
+func TestCameraReadme(t *testing.T) {
+	s := newSite(t)
+	p := s.serve("gateway")
+	dir := filepath.Join("..", "..", "sensors", "format")
+	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, ok := strings.Cut(string(readme), "```sh\n")
+	script, _, ok2 := strings.Cut(script, "```")
+	if !ok || !ok2 {
+		t.Fatal("the README of package format has lost its curl lines")
+	}
+	work := t.TempDir()
+	if err := os.CopyFS(work, os.DirFS(filepath.Join(dir, "testdata"))); err != nil {
+		t.Fatal(err)
+	}
+	var picture bytes.Buffer
+	if err := jpeg.Encode(&picture, image.NewGray(image.Rect(0, 0, 64, 32)), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"plate.jpg", "scene.jpg"} {
+		if err := os.WriteFile(filepath.Join(work, name), picture.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-euc", script)
+	cmd.Dir = work
+	cmd.Env = append(s.env, "GW="+p.url, "TOKEN="+sensorToken)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	answers, calls := bytes.Count(out, []byte(`{"accepted":`)), strings.Count(script, "\npost ")
+	if taken := bytes.Count(out, []byte(`{"accepted":1`)); answers != calls || taken < 8 || bytes.Contains(out, []byte(`"reason"`)) {
+		t.Errorf("%d answers to %d calls, %d reads taken:\n%s", answers, calls, taken, out)
 	}
 }
 
