@@ -269,7 +269,7 @@ func (a *App) build(ctx context.Context) error {
 		p, err := stream.New(stream.Config{
 			Source: a.kafka.Source(source), Replica: a.replica,
 			Queues: queues, Journal: journal, Dead: a.kafka.DeadLetters(),
-			MaxAge: a.cfg.Matcher.MaxAge, CommitEvery: a.cfg.Matcher.CommitEvery, Log: a.log.Named("matcher"),
+			MaxAge: a.cfg.Matcher.MaxAge, MaxListAge: a.cfg.Matcher.MaxListAge, CommitEvery: a.cfg.Matcher.CommitEvery, Log: a.log.Named("matcher"),
 		})
 		if err != nil {
 			return err

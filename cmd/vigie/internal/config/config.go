@@ -135,6 +135,7 @@ type MQTT struct {
 // Matcher is how reads become alerts.
 type Matcher struct {
 	MaxAge      time.Duration `yaml:"max_age" help:"age of a read from which its alerts are late and ask for no stop"`
+	MaxListAge  time.Duration `yaml:"max_list_age" help:"how long nothing may be heard of the control log, not even that there is nothing new, before reads wait; raise it where Kafka takes long to answer"`
 	CommitEvery time.Duration `yaml:"commit_every" help:"how long finished reads stay uncommitted: what a crash repeats"`
 	Assignment  string        `yaml:"assignment" help:"who reads which partition: group, shared out among the matchers that run; fixed, by ordinal, for a StatefulSet"`
 	Members     int           `yaml:"members" help:"with fixed: how many matchers there are"`
@@ -171,7 +172,7 @@ func Default() Config {
 			Spool:        Spool{MaxBytes: 4 << 30, MaxAge: maxReadAge, Reserve: 1 << 20},
 			MQTT:         MQTT{ClientID: "vigie-gateway"},
 		},
-		Matcher: Matcher{MaxAge: 10 * time.Minute, CommitEvery: 200 * time.Millisecond, Assignment: AssignGroup, Ordinal: -1},
+		Matcher: Matcher{MaxAge: 10 * time.Minute, MaxListAge: time.Second, CommitEvery: 200 * time.Millisecond, Assignment: AssignGroup, Ordinal: -1},
 		Log:     Log{Level: "info"},
 	}
 }
@@ -270,6 +271,9 @@ func (c *Config) validate() (errs []error) {
 	}
 	c.HTTP.TLS.validate(bad)
 	c.Gateway.validate(bad)
+	if a := c.Matcher.MaxListAge; a < 500*time.Millisecond || a > time.Minute {
+		bad("matcher.max_list_age", "is %v, must be from 500ms, twice the pause between two answers of the log, to 1m", a)
+	}
 	if c.Matcher.MaxAge <= 0 {
 		bad("matcher.max_age", "is %v, must be more than 0", c.Matcher.MaxAge)
 	}
