@@ -242,6 +242,10 @@ func New(in Input) *Alert {
 			Name: s.Name, Lat: finite(s.Lat), Lon: finite(s.Lon),
 			Road: s.Road, Direction: s.Direction, Zones: slices.Clone(s.Zones),
 		}
+		// The registry knows where a mobile sensor is kept, not where it drives.
+		if r := in.Read; s.Kind == control.SensorMobile && (r.Lat != 0 || r.Lon != 0) {
+			a.Place.Lat, a.Place.Lon = finite(float64(r.Lat)), finite(float64(r.Lon))
+		}
 	}
 	return a
 }

@@ -151,6 +151,22 @@ func TestNewDefaults(t *testing.T) {
 
 // TestNewShares fills a read with everything it can hold and looks for memory
 // that the alert shares with it: reads live in buffers that are used again.
+// TestWhereAMobileSensorWas: a sensor that drives tells where, and only that one is believed.
+func TestWhereAMobileSensorWas(t *testing.T) {
+	for kind, want := range map[control.SensorKind]float64{"": 44.5, control.SensorFixed: 44.5, control.SensorTransportable: 44.5, control.SensorMobile: 48.5} {
+		in := hit()
+		in.Sensor.Kind, in.Read.Lat, in.Read.Lon = kind, 48.5, 2.25
+		if a := New(in); a.Place.Lat != want {
+			t.Errorf("kind %q: at %v, want %v", kind, a.Place.Lat, want)
+		}
+		in = hit()
+		in.Sensor.Kind = kind
+		if a := New(in); a.Place.Lat != 44.5 || a.Place.Lon != 4.75 {
+			t.Errorf("kind %q without a position of its own: at %v, %v", kind, a.Place.Lat, a.Place.Lon)
+		}
+	}
+}
+
 func TestNewShares(t *testing.T) {
 	in := hit()
 	in.Read = new(sensors.Read)
