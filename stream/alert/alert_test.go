@@ -149,8 +149,6 @@ func TestNewDefaults(t *testing.T) {
 	}
 }
 
-// TestNewShares fills a read with everything it can hold and looks for memory
-// that the alert shares with it: reads live in buffers that are used again.
 // TestWhereAMobileSensorWas: a sensor that drives tells where, and only that one is believed.
 func TestWhereAMobileSensorWas(t *testing.T) {
 	for kind, want := range map[control.SensorKind]float64{"": 44.5, control.SensorFixed: 44.5, control.SensorTransportable: 44.5, control.SensorMobile: 48.5} {
@@ -167,6 +165,8 @@ func TestWhereAMobileSensorWas(t *testing.T) {
 	}
 }
 
+// TestNewShares fills a read with everything it can hold and looks for memory
+// that the alert shares with it: reads live in buffers that are used again.
 func TestNewShares(t *testing.T) {
 	in := hit()
 	in.Read = new(sensors.Read)
