@@ -62,7 +62,7 @@ func TestArrows(t *testing.T) {
 	}{
 		{"github.com/segmentio/kafka-go", []string{"vigie/stream/kafka", "vigie/deploy/services", "vigie/bench/e2e/loop"}},
 		{"github.com/redis/go-redis/v9", []string{"vigie/stream/redisqueue"}},
-		{"github.com/eclipse/paho.golang", []string{"vigie/sensors/mqtt"}},
+		{"github.com/eclipse/paho.golang", []string{"vigie/sensors/mqtt", "vigie/sensors/sim/publish"}},
 	}
 	imports, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "vigie/...").Output()
 	if err != nil {
