@@ -91,7 +91,6 @@ func (m *Matcher) meet(e entry, q matcher.Query, r reading) (h matcher.Hit, ok b
 	if !m.allowed(list, q.Sensor) {
 		return h, false
 	}
-	read := q.Key.String()
 	h = matcher.Hit{Entry: e.packed, List: list, Country: plate.CountryUnknown}
 	switch {
 	case e.Key.IsContainer():
@@ -121,7 +120,7 @@ func (m *Matcher) meet(e entry, q matcher.Query, r reading) (h matcher.Hit, ok b
 		if h.Country == plate.CountryUnknown {
 			h.Grade, h.Score = matcher.GradeLow, 0.5
 		}
-		return h, list.Tolerance == watchlist.TolerancePattern && h.Country != plate.CountryDifferent && e.Pattern.Matches(read)
+		return h, list.Tolerance == watchlist.TolerancePattern && h.Country != plate.CountryDifferent && e.Pattern.Matches(r.text)
 	}
 	if !inexact {
 		return h, false
@@ -145,7 +144,7 @@ func (m *Matcher) meet(e entry, q matcher.Query, r reading) (h matcher.Hit, ok b
 	if h.Country == plate.CountrySame && h.Score >= 0.5 {
 		h.Grade = matcher.GradeMedium
 	}
-	h.Differs = differing(e.Key.String(), read)
+	h.Differs = differing(e.Key.String(), r.text)
 	return h, h.Score >= threshold
 }
 
@@ -161,13 +160,15 @@ func (m *Matcher) count(list string) (n int) {
 
 // reading is what a read may have been, before any entry is looked at.
 type reading struct {
-	texts   []string    // folded: the one that the sensor settled on, then its others
+	text    string      // the one that the sensor settled on
+	texts   []string    // folded: that one, then the others
 	shorter []string    // of the first, without one character
 	decoded []plate.Key // place by place
 }
 
 func look(q matcher.Query) (r reading) {
-	r.texts = []string{folded(q.Key.String())}
+	r.text = q.Key.String()
+	r.texts = []string{folded(r.text)}
 	for i, c := range q.Candidates {
 		if i < matcher.MaxCandidates && c.Key != 0 {
 			r.texts = append(r.texts, folded(c.Key.String()))
