@@ -651,7 +651,7 @@ func TestMessageAttacks(t *testing.T) {
 		{"a form without end", "multipart/form-data; boundary=b", part + strings.Repeat("x", 4<<20), 400, "last boundary"},
 		{"a form of parts without end", "multipart/form-data; boundary=b", strings.Repeat(part+"x\r\n", 60_000), 400, "too many parts"},
 		{"a form of one header without end", "multipart/form-data; boundary=b", "--b\r\nX: " + strings.Repeat("x", 4<<20), 400, "boundary"},
-		{"a form without a boundary", "multipart/form-data", part, 400, "without a boundary"},
+		{"a form without a boundary", "multipart/form-data", part, 400, "boundary of the content type: is missing"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			grown, took := w.peak(t, func() {
