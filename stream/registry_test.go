@@ -3,6 +3,9 @@ package stream
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -63,7 +66,8 @@ func TestRegistry(t *testing.T) {
 		withdraw.Offset = 4
 
 		var bad atomic.Int32
-		r := NewRegistry(func(error) { bad.Add(1) })
+		file := filepath.Join(t.TempDir(), "sensors")
+		r := NewRegistry(file, func(error) { bad.Add(1) })
 		log := script{steps: make(chan step)}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
@@ -108,6 +112,27 @@ func TestRegistry(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+
+		// The next start knows what this one knew, before it has heard of the log; but no damaged file.
+		if r = NewRegistry(file, func(error) { bad.Add(1) }); bad.Load() != 2 {
+			t.Error("a whole file is not used")
+		}
+		want("started again", true, "b")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range b {
+			damaged := slices.Clone(b)
+			damaged[i] ^= 4
+			if err := os.WriteFile(file, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := bad.Load()
+			if r = NewRegistry(file, func(error) { bad.Add(1) }); r.CaughtUp() || bad.Load() != before+1 {
+				t.Fatalf("a file with byte %d damaged is used", i)
+			}
 		}
 	})
 }

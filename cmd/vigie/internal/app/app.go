@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,9 +41,12 @@ type App struct {
 	replica  *stream.Replica // nil when no part of this process needs the lists
 	desk     *stream.Desk
 	server   *httpapi.Server
-	spool    *spool.Spool // nil when reads do not wait on this machine
+	spool    *spool.Spool // nil, like spooling, when reads do not wait on this machine
+	spooling *spool.Publisher
+	gate     gateState
 	secrets  map[string]string
-	embedded bool // Kafka and Redis run inside this process
+	known    sensorRegistry // nil when no gateway runs here
+	embedded bool           // Kafka and Redis run inside this process
 }
 
 type part struct {
@@ -143,7 +148,11 @@ func Reach(ctx context.Context, c *kafka.Cluster) error {
 }
 
 func (a *App) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	patience := 15 * time.Second
+	if a.roadside() && a.cfg.Gateway.Spool.Dir != "" {
+		patience = 3 * time.Second // sensors wait, and the spool does not need Kafka
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 
 	cluster, err := Cluster(&a.cfg, a.log)
@@ -159,6 +168,8 @@ func (a *App) connect(ctx context.Context) error {
 	if a.roadside() {
 		if err != nil && a.cfg.Gateway.Spool.Dir != "" {
 			a.log.Warn("Kafka is away or not as it should be: reads go to the spool", zap.Error(err))
+			a.gate.err.Store(&err)
+			a.start("topics", a.awaitTopics)
 			return nil
 		}
 		return err
@@ -174,6 +185,57 @@ func (a *App) connect(ctx context.Context) error {
 		return fmt.Errorf("%w (setting redis.addr, VIGIE_REDIS_ADDR)", err)
 	}
 	return nil
+}
+
+// gateState is what /readyz says of a gateway beside whether Kafka answers.
+type gateState struct {
+	err atomic.Pointer[error] // what keeps the topics from being as they should; nil for nothing
+
+	mu      sync.Mutex
+	refused uint64 // reads that the spool had no room for
+	at      time.Time
+}
+
+// fullFor is how long a spool that has refused reads counts as full.
+const fullFor = 30 * time.Second
+
+// full returns an error while the spool has refused reads lately, of which it counts refused by now.
+func (s *gateState) full(refused uint64, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refused > s.refused {
+		s.refused, s.at = refused, now
+	}
+	if s.at.IsZero() || now.Sub(s.at) > fullFor {
+		return nil
+	}
+	return spool.ErrFull
+}
+
+// awaitTopics looks at the topics until they are as they should be, for a gateway that has started
+// without Kafka.
+func (a *App) awaitTopics(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if a.kafka.Ping(ctx) != nil {
+			continue // it is away, and that is said elsewhere
+		}
+		err := a.topics(ctx)
+		if err == nil {
+			a.gate.err.Store(nil)
+			return nil
+		}
+		if ctx.Err() == nil {
+			a.gate.err.Store(&err)
+			a.log.Error("Kafka answers, but reads of the spool will not get there", zap.Error(err))
+		}
+	}
 }
 
 // roadside reports whether this process takes reads in and does nothing else: it needs neither
@@ -414,11 +476,26 @@ func (a *App) health(ctx context.Context) httpapi.Health {
 		check("control log", err, fmt.Sprintf("version %d", a.replica.Version()))
 	}
 	kafkaErr, detail := a.kafka.Ping(ctx), ""
-	if kafkaErr != nil && a.roadside() && a.spool != nil {
-		// Sensors must not be sent away while their reads are safe here.
-		kafkaErr, detail = nil, "away: reads go to the spool"
+	if a.roadside() && a.spool != nil {
+		if kafkaErr != nil {
+			// Sensors must not be sent away while their reads are safe here.
+			kafkaErr, detail = nil, "away: reads go to the spool"
+		} else if err := a.gate.err.Load(); err != nil {
+			kafkaErr = *err // it answers, and reads will not get there
+		}
 	}
 	check("kafka", kafkaErr, detail)
+	if a.spool != nil {
+		s := a.spool.Stats()
+		check("spool", a.gate.full(s.Full, time.Now()), fmt.Sprintf("%d reads wait; Kafka is taken to be away: %v", s.Depth, a.spooling.Stats().Open))
+	}
+	if a.known != nil {
+		detail := "known"
+		if !a.known.CaughtUp() {
+			detail = "not known yet: every sensor is taken for one of ours"
+		}
+		check("sensor registry", nil, detail)
+	}
 	if a.replica != nil {
 		check("redis", a.queues.Ping(ctx), "")
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +34,7 @@ func (a *App) gateway(hc *httpapi.Config, reg *metrics.Registry) error {
 		return err
 	}
 	known := a.registry()
+	a.known = known
 	sc := sensors.Config{
 		Publisher: publisher, Unknown: a.cfg.Gateway.UnknownSensors, Quarantine: a.kafka.Quarantine(),
 		// While the registry is not known nobody is a stranger.
@@ -95,6 +98,7 @@ func (a *App) publisher(reg *metrics.Registry) (sensors.Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.spooling = p
 	a.start("spool", p.Run)
 	reg.Spool(s, p)
 	return p, nil
@@ -105,7 +109,11 @@ func (a *App) registry() sensorRegistry {
 	if a.replica != nil {
 		return replicaSensors{a.replica}
 	}
-	r := stream.NewRegistry(func(err error) { a.log.Warn("the sensor registry cannot be followed", zap.Error(err)) })
+	file := ""
+	if dir := a.cfg.Gateway.Spool.Dir; dir != "" {
+		file = filepath.Join(dir, "sensors.registry")
+	}
+	r := stream.NewRegistry(file, func(err error) { a.log.Warn("the sensor registry cannot be followed", zap.Error(err)) })
 	log := a.kafka.ControlLog()
 	a.start("sensor registry", func(ctx context.Context) error { return r.Follow(ctx, log) })
 	return r
@@ -141,9 +149,24 @@ func (p profiles) Profile(id string) (sensors.Profile, bool) {
 		out.Scale = sc
 	}
 	if s.Zone != "" {
-		out.Zone, _ = time.LoadLocation(s.Zone)
+		out.Zone = zone(s.Zone)
 	}
 	return out, true
+}
+
+// zones are the time zones that were asked for, by name: finding one reads a file.
+var zones sync.Map
+
+func zone(name string) *time.Location {
+	if z, ok := zones.Load(name); ok {
+		return z.(*time.Location)
+	}
+	z, err := time.LoadLocation(name)
+	if err != nil {
+		z = nil
+	}
+	zones.Store(name, z)
+	return z
 }
 
 // subscriber takes messages from an MQTT broker.
