@@ -33,7 +33,8 @@ type Gateway interface {
 
 // Profiles says how the messages of sensors are to be read.
 type Profiles interface {
-	// Profile returns the profile of a sensor; ok is false when it is not registered.
+	// Profile returns the profile of a sensor; ok is false when it is not registered. It is
+	// asked once for each name in a message.
 	Profile(sensor string) (p sensors.Profile, ok bool)
 }
 
@@ -59,7 +60,11 @@ type Config struct {
 	// PicturesAtOnce bounds the messages whose pictures are being stored, late ones too; 32
 	// when 0. The pictures of others are lost.
 	PicturesAtOnce int
-	Clock          func() time.Time // time.Now when nil
+	// PicturesAway reports whether pictures cannot be stored for now, as while Kafka is away;
+	// nil for never. It must answer at once. Pictures, unlike reads, are not spooled: those of
+	// messages that come meanwhile are lost without a wait.
+	PicturesAway func() bool
+	Clock        func() time.Time // time.Now when nil
 }
 
 // stripes is how many groups of sensors there are, whose messages wait for one another.
@@ -89,7 +94,7 @@ type Stats struct {
 	// Failed counts messages that could not be stored; their senders were told to come again.
 	Failed uint64
 	// PicturesLost counts forwarded reads that go without a picture they came with: it was
-	// none, or storing it failed or took too long.
+	// none, or storing it failed, took too long or was not tried since pictures were away.
 	PicturesLost uint64
 	// Passages says which sightings were forwarded and which suppressed.
 	Passages passage.Stats
@@ -141,10 +146,12 @@ func (in *Ingester) Stats() Stats {
 // not by the name of another registered sensor: such a read is rejected.
 //
 // The error is ErrFormat or ErrMessage when the message is at fault and sending it again is of no
-// use. After any other it must be sent again, and is judged as if it had not come before.
+// use. After any other it must be sent again; its reads have the same ids then, so that those which
+// were stored all the same do no harm.
 func (in *Ingester) Ingest(ctx context.Context, m Message) (Result, error) {
 	now := in.cfg.Clock()
-	msg, err := in.decode(&m, now)
+	known := registry{of: in.cfg.Profiles}
+	msg, err := in.decode(&m, &known, now)
 	switch {
 	case errors.Is(err, format.ErrFormat):
 		in.unknownFormat.Add(1)
@@ -153,7 +160,7 @@ func (in *Ingester) Ingest(ctx context.Context, m Message) (Result, error) {
 		in.undecodable.Add(1)
 		return Result{}, fmt.Errorf("%w: %w", ErrMessage, err)
 	}
-	res, err := in.take(ctx, &m, &msg, now)
+	res, err := in.take(ctx, &m, &msg, &known, now)
 	switch {
 	case errors.Is(err, sensors.ErrTooManyReads):
 		in.undecodable.Add(1)
@@ -172,11 +179,12 @@ func (in *Ingester) Ingest(ctx context.Context, m Message) (Result, error) {
 
 // decode decodes m by the profile of its sensor, which may be known only afterwards: then it is
 // decoded again.
-func (in *Ingester) decode(m *Message, now time.Time) (sensors.Message, error) {
+func (in *Ingester) decode(m *Message, known *registry, now time.Time) (sensors.Message, error) {
 	try := func(p sensors.Profile) (sensors.Message, error) {
 		return in.cfg.Decode(m.Format, format.Input{ContentType: m.ContentType, Topic: m.Topic, Body: m.Body, Profile: p, Received: now})
 	}
-	p, _ := in.profile(cmp.Or(m.Sensor, m.Source))
+	asked := cmp.Or(m.Sensor, m.Source)
+	p, _ := known.profile(asked)
 	msg, err := try(p)
 	if err != nil || m.Sensor != "" {
 		return msg, err
@@ -185,42 +193,62 @@ func (in *Ingester) decode(m *Message, now time.Time) (sensors.Message, error) {
 	if name == "" && len(msg.Sightings) > 0 {
 		name = msg.Sightings[0].Read.Sensor
 	}
-	if name != "" {
-		if own, _ := in.profile(name); own != p {
+	if name != "" && name != asked {
+		if own, _ := known.profile(name); own != p {
 			return try(own)
 		}
 	}
 	return msg, nil
 }
 
-func (in *Ingester) profile(sensor string) (p sensors.Profile, ok bool) {
-	if sensor == "" || in.cfg.Profiles == nil {
-		return p, false
-	}
-	return in.cfg.Profiles.Profile(sensor)
+// registry answers for the sensors that one message names.
+type registry struct {
+	of    Profiles // nil for none
+	found map[string]found
 }
 
-// sensor is the id of the sensor that a message, or a read of it, calls name.
-func (in *Ingester) sensor(m *Message, name string) string {
+// found is an answer of Profiles.
+type found struct {
+	sensors.Profile
+	ok bool
+}
+
+func (r *registry) profile(sensor string) (p sensors.Profile, ok bool) {
+	if sensor == "" || r.of == nil {
+		return p, false
+	}
+	f, asked := r.found[sensor]
+	if !asked {
+		f.Profile, f.ok = r.of.Profile(sensor)
+		if r.found == nil {
+			r.found = make(map[string]found)
+		}
+		r.found[sensor] = f
+	}
+	return f.Profile, f.ok
+}
+
+// sensor is the id of the sensor that m, or a read of it, calls name.
+func (r *registry) sensor(m *Message, name string) string {
 	switch {
 	case m.Sensor == "":
 		return cmp.Or(name, m.Source)
-	case name == "":
+	case name == "", name == m.Sensor:
 		return m.Sensor
 	}
-	if _, ok := in.profile(name); ok {
+	if _, ok := r.profile(name); ok {
 		return name
 	}
 	return m.Sensor
 }
 
 // take takes in a message that is decoded.
-func (in *Ingester) take(ctx context.Context, m *Message, msg *sensors.Message, now time.Time) (Result, error) {
-	whole := in.sensor(m, msg.Sensor)
+func (in *Ingester) take(ctx context.Context, m *Message, msg *sensors.Message, known *registry, now time.Time) (Result, error) {
+	whole := known.sensor(m, msg.Sensor)
 	foreign := m.Sensor != "" && whole != m.Sensor
 	for i := range msg.Sightings {
 		r := &msg.Sightings[i].Read
-		r.Sensor = in.sensor(m, cmp.Or(r.Sensor, msg.Sensor))
+		r.Sensor = known.sensor(m, cmp.Or(r.Sensor, msg.Sensor))
 	}
 	release, err := in.turn(ctx, msg.Sightings)
 	if err != nil {
@@ -233,19 +261,24 @@ func (in *Ingester) take(ctx context.Context, m *Message, msg *sensors.Message, 
 	var told sensors.Result
 	if len(j.reads) > 0 {
 		if told, err = in.cfg.Gateway.Accept(ctx, j.reads, sensors.AcceptOptions{Sensor: m.Sensor}); err != nil {
+			if !errors.Is(err, sensors.ErrTooManyReads) { // then none is stored
+				j.tx.Abandon()
+			}
 			return Result{}, err
 		}
 	}
 	commit := true
 	for i := range told.Rejected {
 		rej := &told.Rejected[i]
-		// A passage does not count reads that nobody got; that the others of the message are
-		// judged anew when they come again does no harm.
+		// A passage does not count reads that nobody got. The others of the message are stored,
+		// so that their revisions must not be given again.
 		commit = commit && !j.judged[rej.Index]
 		rej.Index = j.at[rej.Index]
 	}
 	if commit {
 		j.tx.Commit()
+	} else {
+		j.tx.Abandon()
 	}
 	res := Result{
 		Accepted: told.Accepted - told.Quarantined, Quarantined: told.Quarantined, Rejected: told.Merge(msg.Rejected).Rejected,
@@ -273,14 +306,22 @@ type judgement struct {
 // judge leaves out the sightings that tell nothing new. Reads that are not in order go to the
 // gateway, which counts and rejects them.
 func (in *Ingester) judge(m *Message, msg *sensors.Message, now time.Time) *judgement {
-	j := &judgement{tx: in.cfg.Passages.Begin(now)}
+	j := &judgement{tx: in.cfg.Passages.Begin(now, msg.Sightings...)}
+	away := in.cfg.Pictures != nil && in.cfg.PicturesAway != nil && in.cfg.PicturesAway()
 	for i := range msg.Sightings {
 		s := &msg.Sightings[i]
 		var d passage.Decision
 		judged := (m.Sensor == "" || s.Read.Sensor == m.Sensor) && inOrder(&s.Read)
 		if judged {
+			pictured := away && len(s.Plate)+len(s.Context) > 0
+			if pictured {
+				s.Plate, s.Context = nil, nil // they are no news, and later ones are
+			}
 			if d = j.tx.Decide(s); !d.Forward() {
 				continue
+			}
+			if pictured {
+				in.picturesLost.Add(1)
 			}
 			s.Read.ID, s.Read.Passage, s.Read.Revision = d.ID, d.Passage, d.Revision
 		}

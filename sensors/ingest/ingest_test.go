@@ -214,6 +214,138 @@ func TestFailed(t *testing.T) {
 	}
 }
 
+// unanswered is a publisher that stores reads and may not say so.
+type unanswered struct {
+	*world
+	silent bool
+}
+
+func (u *unanswered) Publish(ctx context.Context, reads []sensors.Read) error {
+	if err := u.world.Publish(ctx, reads); err != nil || !u.silent {
+		return err
+	}
+	return context.DeadlineExceeded
+}
+
+// A read that was stored although nobody said so, and that does not come again, may have taken
+// an alert back: what is true must be told again, and as later.
+func TestUnanswered(t *testing.T) {
+	p := new(unanswered)
+	w := newWorld(t, func(_ *ingest.Config, g *sensors.Config) { g.Publisher = p })
+	p.world = w
+	for i, s := range []seen{
+		{"AB123CD", "7", "", .9, 0, ""}, {"XY987ZW", "7", "", .9, 100, ""}, {"AB123CD", "7", "", .9, 200, ""}, {"AB123CD", "7", "", .96, 300, ""},
+	} {
+		p.silent = i == 1
+		if _, err := w.Ingest(t.Context(), message(said{Sensor: "A", Sees: []seen{s}})); (err != nil) != p.silent {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	if got, want := tell(w.published), "A AB123CD/0, A XY987ZW/1, A AB123CD/2, A AB123CD/3"; got != want {
+		t.Errorf("published %s, want %s", got, want)
+	}
+}
+
+// Of a message of which one read is rejected, the others are stored: their revisions are used up.
+func TestPartlyRejected(t *testing.T) {
+	w := newWorld(t, func(_ *ingest.Config, g *sensors.Config) {
+		g.Known, g.Unknown = func(id string) bool { return id == "A" }, sensors.UnknownRefuse
+	})
+	w.take(t, message(said{Sees: []seen{{"AB123CD", "7", "A", .9, 0, ""}}}))
+	w.take(t, message(said{Sees: []seen{{"XY987ZW", "7", "A", .9, 100, ""}, {"AB123CD", "7", "Z", .9, 100, ""}}}))
+	w.take(t, message(said{Sees: []seen{{"AB123CD", "7", "A", .9, 200, ""}}}))
+	if got, want := tell(w.published), "A AB123CD/0, A XY987ZW/1, A AB123CD/2"; got != want {
+		t.Errorf("published %s, want %s", got, want)
+	}
+}
+
+// Two vehicles in one picture, as two formats without tracks tell them, and in two lanes under one
+// track.
+func TestSeveralVehicles(t *testing.T) {
+	tests := []struct{ format, body, want string }{
+		{"openalpr", `{"data_type":"alpr_results","version":2,"epoch_time":1773470467412,"uuid":"u-1","camera_id":7,"results":[
+			{"plate":"AB123CD","confidence":74.0,"region":"fr","candidates":[]},
+			{"plate":"AB123CE","confidence":93.0,"region":"fr","candidates":[]}]}`, "A AB123CD/0, A AB123CE/0"},
+		{"platerecognizer", `{"hook":{"target":"webhook","id":"camera-2","event":"recognition"},"data":{"camera_id":"camera-2",
+			"timestamp":"2026-03-14T06:41:07.412Z","results":[
+			{"plate":"ab123ce","score":0.91,"region":{"code":"fr","score":0.7}},
+			{"plate":"ab123cd","score":0.72,"region":{"code":"fr","score":0.7}}]}}`, "A ab123ce/0, A ab123cd/0"},
+		{"dahua", strings.ReplaceAll(`Events[0].EventBaseInfo.Code=TrafficJunction
+Events[0].GroupID=5
+Events[0].UTC=1773470467
+Events[0].Lane=1
+Events[0].TrafficCar.PlateNumber=AB123CD
+Events[0].Object.Confidence=95
+Events[1].EventBaseInfo.Code=TrafficJunction
+Events[1].GroupID=5
+Events[1].UTC=1773470467
+Events[1].Lane=2
+Events[1].TrafficCar.PlateNumber=XY987ZW
+Events[1].Object.Confidence=95
+`, "\n", "\r\n"), "A AB123CD/0, A XY987ZW/0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.format, func(t *testing.T) {
+			w := newWorld(t, func(c *ingest.Config, _ *sensors.Config) { c.Decode = nil })
+			for range 2 {
+				w.take(t, ingest.Message{Format: tt.format, Sensor: "A", Body: []byte(tt.body)})
+			}
+			if got := tell(w.published); got != tt.want {
+				t.Fatalf("published %s, want %s", got, tt.want)
+			}
+			if w.published[0].Passage == w.published[1].Passage {
+				t.Error("both have one passage")
+			}
+		})
+	}
+}
+
+// asking counts how often a profile is asked for, whose zone is found anew each time.
+type asking struct{ asked []string }
+
+func (a *asking) Profile(sensor string) (p sensors.Profile, ok bool) {
+	a.asked = append(a.asked, sensor)
+	if sensor == "camera" {
+		return p, false
+	}
+	return sensors.Profile{Zone: time.FixedZone("CET", 3600)}, true
+}
+
+func TestDecodedOnce(t *testing.T) {
+	tests := []struct {
+		name string
+		m    ingest.Message
+		sees []string // sensors
+		want string   // decodings and names asked for
+	}{
+		{"the source is the sensor", ingest.Message{Source: "A"}, []string{"A", "A"}, "1 [A]"},
+		{"only the message names it", ingest.Message{}, []string{"A", "A"}, "2 [A]"},
+		{"the source is another", ingest.Message{Source: "B"}, []string{"A"}, "2 [B A]"},
+		{"the token names it", ingest.Message{Sensor: "A"}, []string{"A", "camera", "camera"}, "1 [A camera]"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			decoded, profiles := 0, new(asking)
+			w := newWorld(t, func(c *ingest.Config, _ *sensors.Config) {
+				c.Profiles = profiles
+				c.Decode = func(name string, in format.Input) (sensors.Message, error) {
+					decoded++
+					return decode(name, in)
+				}
+			})
+			var s said
+			for i, sensor := range tt.sees {
+				s.Sees = append(s.Sees, seen{"AB123CD", fmt.Sprint(i), sensor, .9, 0, ""})
+			}
+			tt.m.Body = message(s).Body
+			w.take(t, tt.m)
+			if got := fmt.Sprint(decoded, " ", profiles.asked); got != tt.want {
+				t.Errorf("decoded and asked for %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestSensorAndProfile(t *testing.T) {
 	tests := []struct {
 		name string
@@ -396,6 +528,32 @@ func TestPictures(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While pictures are away reads do not wait for them and are no news for having one; the first
+// that can be stored again is.
+func TestPicturesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, away := &storing{takes: 20 * time.Millisecond}, true
+		w := newWorld(t, func(c *ingest.Config, _ *sensors.Config) {
+			c.Pictures, c.PicturesAway = store, func() bool { return away }
+		})
+		defer w.Close()
+		began := time.Now()
+		one := func(ts int64) {
+			w.take(t, message(said{Sensor: "A", Sees: []seen{{"AB123CD", "7", "", .9, ts, "picture"}}}))
+		}
+		one(0)
+		one(100)
+		if d := time.Since(began); d != 0 || len(store.ids) > 0 || w.Stats().PicturesLost != 1 || tell(w.published) != "A AB123CD/0" {
+			t.Errorf("waited %v, %d stored, %d lost, published %s", d, len(store.ids), w.Stats().PicturesLost, tell(w.published))
+		}
+		away = false
+		one(200)
+		if len(w.published) != 2 || w.published[1].Image == nil || w.Stats().PicturesLost != 1 {
+			t.Errorf("afterwards: published %s, %d lost", tell(w.published), w.Stats().PicturesLost)
+		}
+	})
 }
 
 func TestPicturesAtOnce(t *testing.T) {

@@ -84,7 +84,7 @@ type Reason uint8
 // Reasons. Those up to Evidence are for forwarding.
 const (
 	First      Reason = iota // of its passage
-	Text                     // the plate differs from the last one
+	Text                     // the plate differs from the last one, or that is not known
 	Country                  // the country is another, or was unknown
 	Confidence               // higher than any forwarded for this plate, by 0.05 at least
 	Evidence                 // first confidences of characters, first candidates or first picture
@@ -106,10 +106,11 @@ func (r Reason) String() string {
 // Decision is what is to be done with a sighting.
 type Decision struct {
 	Passage  string // id
-	Revision uint32 // how many reads of the passage were forwarded before
+	Revision uint32 // higher than that of any read of the passage forwarded before; 0 for the first
 	Reason   Reason
 	// ID is the id of the read: its own, or sensors.StableID, or one made from either and
-	// Revision when the passage has had it before. Empty unless forwarded.
+	// Revision when the passage has had it before. A message that comes again after Abandon
+	// has the id that it had. Empty unless forwarded.
 	ID string
 
 	p *passage
@@ -134,6 +135,8 @@ type passage struct {
 	heard         time.Time // arrival of the last message
 	ts, firstTS   int64     // of capture, of the latest and of the first message
 	forwarded     uint32
+	shared        bool // track is, or was, that of several vehicles
+	unsure        bool // a read was abandoned since the last that was stored
 
 	texts   []text // a few, the present one last; empty as long as there was no plate
 	country plate.Country
@@ -142,6 +145,15 @@ type passage struct {
 
 	seen []uint64 // hashes of the last messages
 	ids  []uint64 // hashes of the ids of the last forwarded reads
+
+	abandoned []attempt // the last, of those that have not come again
+}
+
+// attempt is a read that was forwarded.
+type attempt struct {
+	message uint64 // hash, without the pictures
+	own     uint64 // hash of the id that the read has by itself
+	id      string
 }
 
 // text is one plate that was read in a passage.
@@ -185,22 +197,88 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Tx is the judgement of one message. Until Commit the Tracker is as if the message had not
-// come, so that a message which could not be stored may come again; a Tx that is not
-// committed needs no care. Its methods are for one goroutine.
+// Tx is the judgement of one message, which ends with Commit when its reads are stored and with
+// Abandon when that is not known. When none of them is stored it needs no end: the Tracker
+// is as if the message had not come. Its methods are for one goroutine.
 type Tx struct {
 	t       *Tracker
 	now     time.Time
 	changed []change
 	old     map[*passage]bool // those of changed
+	told    []telling
 	counts  [NumReasons]uint64
+
+	// What the message shows, when it has several sightings: plates, and tracks that are of
+	// several vehicles.
+	shown  map[view]bool
+	shared map[trackOf]bool
 }
+
+// telling is a read of p that was forwarded by this Tx.
+type telling struct {
+	p *passage
+	attempt
+}
+
+// view is a plate at a time of capture.
+type view struct {
+	sensor string
+	ts     int64
+	key    plate.Key
+}
+
+// trackOf is a track of a sensor.
+type trackOf struct{ sensor, track string }
 
 // change is a passage as it was, nil for a new one, and as it shall be.
 type change struct{ old, new *passage }
 
-// Begin starts the judgement of a message that arrived at now.
-func (t *Tracker) Begin(now time.Time) *Tx { return &Tx{t: t, now: now} }
+// Begin starts the judgement of a message that arrived at now. A message of several sightings is
+// given as a whole, since they tell of each other.
+func (t *Tracker) Begin(now time.Time, message ...sensors.Sighting) *Tx {
+	tx := &Tx{t: t, now: now}
+	if len(message) > 1 {
+		tx.survey(message)
+	}
+	return tx
+}
+
+// survey finds out what a message shows.
+func (tx *Tx) survey(message []sensors.Sighting) {
+	tx.shown, tx.shared = make(map[view]bool, len(message)), make(map[trackOf]bool)
+	type first struct {
+		lane uint32 // that was told
+		sure view
+	}
+	seen := make(map[trackOf]first)
+	for i := range message {
+		g := look(&message[i])
+		v := view{g.r.Sensor, g.r.TS, g.key}
+		if g.key != 0 {
+			tx.shown[v] = true
+		}
+		if g.track == "" {
+			continue
+		}
+		name := trackOf{g.r.Sensor, g.track}
+		f := seen[name]
+		switch {
+		case g.r.Lane == 0:
+		case f.lane == 0:
+			f.lane = g.r.Lane
+		case f.lane != g.r.Lane:
+			tx.shared[name] = true
+		}
+		switch {
+		case !g.sure:
+		case f.sure.key == 0:
+			f.sure = v
+		case f.sure.key != g.key && (f.sure.ts == v.ts || differ(f.sure.key, g.key)):
+			tx.shared[name] = true
+		}
+		seen[name] = f
+	}
+}
 
 // Decide judges a sighting that sensors.Read.Check finds in order and whose plate is one or
 // says that there is none. Sightings of one message are judged in turn, each in the light of
@@ -210,14 +288,18 @@ func (t *Tracker) Begin(now time.Time) *Tx { return &Tx{t: t, now: now} }
 // Config.TrackAge lies between them; after 10 s only unless both plates were read with
 // confidence and are wholly different, which means that the camera has restarted. What the
 // plate is does not matter otherwise: that it changes is what cameras report under one track.
+// But a track is of several vehicles when one message has it in two lanes, or with two plates
+// that were read with confidence and are wholly different or of the same time. Its sightings
+// then belong together as those without a track do, within Config.TrackAge.
 //
 // Sightings without a track belong together when sensor and lane are the same (an unknown lane
 // is any), not more than Config.Window lies between them, and the plate is the same or might be
 // a misreading: equal after folding what cameras confuse, or one character away, and one of
 // the two is in doubt. A plate is not in doubt when its syntax is good and its confidence 0.8 or
 // more or not told. Two that are not in doubt are two vehicles: those of a fleet have
-// consecutive plates and drive one behind the other. Sightings without a plate belong together
-// for one Config.Window and not with any plate.
+// consecutive plates and drive one behind the other. Two plates that one message shows at the same
+// time are two vehicles, in doubt or not. Sightings without a plate belong together for one
+// Config.Window and not with any plate.
 //
 // What lies between two sightings is the longer of what lies between their arrivals and
 // between their times of capture, since cameras send the reads of an hour at once, and clocks
@@ -228,16 +310,19 @@ func (tx *Tx) Decide(s *sensors.Sighting) Decision {
 	p := tx.find(&g)
 	if p == nil {
 		p = &passage{
-			id: firstID(s), sensor: strings.Clone(g.r.Sensor), track: strings.Clone(s.Track), lane: g.r.Lane,
+			id: firstID(&g), sensor: strings.Clone(g.r.Sensor), track: strings.Clone(s.Track), lane: g.r.Lane,
 			retransmitted: g.r.Retransmitted, ts: g.r.TS, firstTS: g.r.TS,
 		}
 		tx.changed = append(tx.changed, change{new: p})
 	}
-	hash := tx.hash(&g)
+	p.shared = p.shared || g.shared
+	hash := tx.hash(&g, g.picture)
 	d := Decision{Passage: p.id, Revision: p.forwarded, Reason: p.judge(&g, hash), p: p}
 	p.take(&g, &d, tx.now, hash)
 	if d.Forward() {
-		d.ID = p.readID(g.r, d.Revision, tx.t.seed)
+		a := p.attempt(g.r, d.Revision, tx.hash(&g, false), tx.t.seed)
+		tx.told = append(tx.told, telling{p, a})
+		d.ID = a.id
 		p.forwarded++
 	}
 	tx.counts[d.Reason]++
@@ -245,18 +330,21 @@ func (tx *Tx) Decide(s *sensors.Sighting) Decision {
 }
 
 // find returns the passage that g belongs to, as a copy of this Tx; nil when g begins one.
-// Among several it is the one that fits best, and of these the one heard of last.
+// Among several it is the one that fits best, and of these the one heard of last. It finds out
+// whether the track of g is of several vehicles.
 func (tx *Tx) find(g *glance) *passage {
 	t := tx.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := t.sensors[g.r.Sensor]
+	g.shared = g.track != "" && (tx.shared[trackOf{g.r.Sensor, g.track}] ||
+		slices.ContainsFunc(all, func(p *passage) bool { return p.shared && p.track == g.track }))
 	best, fit, mine := (*passage)(nil), none, true
 	for i := len(tx.changed) - 1; i >= max(0, len(tx.changed)-t.cfg.MaxPerSensor); i-- {
 		if f := tx.fits(tx.changed[i].new, g); f > fit {
 			best, fit = tx.changed[i].new, f
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := t.sensors[g.r.Sensor]
 	for i := len(all) - 1; i >= 0; i-- {
 		if tx.old[all[i]] {
 			continue
@@ -269,7 +357,7 @@ func (tx *Tx) find(g *glance) *passage {
 		return best
 	}
 	c := *best
-	c.texts, c.seen, c.ids = slices.Clone(c.texts), slices.Clone(c.seen), slices.Clone(c.ids)
+	c.texts, c.seen, c.ids, c.abandoned = slices.Clone(c.texts), slices.Clone(c.seen), slices.Clone(c.ids), slices.Clone(c.abandoned)
 	if tx.old == nil {
 		tx.old = make(map[*passage]bool)
 	}
@@ -287,6 +375,41 @@ func (tx *Tx) Commit() {
 	for i, n := range tx.counts {
 		t.stats.Decisions[i] += n
 	}
+	tx.put()
+}
+
+// Abandon ends a Tx of which it is not known whether its reads are stored, none or some of them.
+// Their revisions are not given again, and as nobody knows what was said last of a passage, its
+// next sighting with a plate is forwarded, unless it is an older message sent twice. Otherwise
+// the message may come again as if it had not come: its reads have the same ids, and first ones
+// are first again.
+func (tx *Tx) Abandon() {
+	t := tx.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var unsure []change
+	for _, c := range tx.changed {
+		if c.old == nil || c.new.forwarded == c.old.forwarded {
+			continue
+		}
+		p := *c.old // what was told last is as it is known to be
+		p.prev, p.next = nil, nil
+		p.heard, p.ts, p.forwarded, p.unsure, p.shared = c.new.heard, c.new.ts, c.new.forwarded, true, c.new.shared
+		p.ids, p.abandoned = c.new.ids, c.new.abandoned
+		for i := range tx.told {
+			if tx.told[i].p == c.new {
+				p.abandoned = remember(p.abandoned, tx.told[i].attempt)
+			}
+		}
+		unsure = append(unsure, change{c.old, &p})
+	}
+	tx.changed = unsure
+	tx.put()
+}
+
+// put puts the passages of tx in the place of those before. Tracker.mu is held.
+func (tx *Tx) put() {
+	t := tx.t
 	for _, c := range tx.changed {
 		if c.old != nil && c.old.next != nil { // still remembered
 			t.remove(c.old)
@@ -371,6 +494,7 @@ type glance struct {
 	country plate.Country
 	sure    bool
 	picture bool
+	shared  bool // the track is of several vehicles
 }
 
 func look(s *sensors.Sighting) glance {
@@ -383,8 +507,8 @@ func look(s *sensors.Sighting) glance {
 	return g
 }
 
-// hash tells the message of g from others of the same passage.
-func (tx *Tx) hash(g *glance) uint64 {
+// hash tells the message of g from others of the same passage; picture says that it has one.
+func (tx *Tx) hash(g *glance, picture bool) uint64 {
 	var h maphash.Hash
 	h.SetSeed(tx.t.seed)
 	b := make([]byte, 0, 64)
@@ -394,7 +518,7 @@ func (tx *Tx) hash(g *glance) uint64 {
 	b = binary.BigEndian.AppendUint32(b, math.Float32bits(g.r.Conf))
 	b = binary.AppendUvarint(b, uint64(len(g.r.CharConf)))
 	b = binary.AppendUvarint(b, uint64(len(g.r.Candidates)))
-	if g.picture {
+	if picture {
 		b = append(b, 1)
 	}
 	h.Write(b)
@@ -420,7 +544,7 @@ func (tx *Tx) fits(p *passage, g *glance) int {
 	if gap > tx.t.age(g.track) {
 		return none
 	}
-	if g.track != "" {
+	if g.track != "" && !p.shared && !g.shared {
 		if gap > restart && g.sure && p.contradicts(g.key) {
 			return none
 		}
@@ -436,29 +560,35 @@ func (tx *Tx) fits(p *passage, g *glance) int {
 		}
 		return same
 	}
-	another := false
-	for _, x := range p.texts {
-		if x.key == g.key {
-			return same
-		}
-		another = another || x.sure && g.sure
-	}
+	known, another := false, false
 	last := p.texts[len(p.texts)-1].key
+	for _, x := range p.texts {
+		switch {
+		case x.key == g.key:
+			known = true
+		case last != g.key && tx.shown[view{g.r.Sensor, g.r.TS, x.key}]:
+			return none // the vehicle of p is another in the same picture
+		default:
+			another = another || x.sure && g.sure
+		}
+	}
+	if known {
+		return same
+	}
 	if !another && (g.key.Fold() == last.Fold() || oneEdit(g.key, last)) {
 		return similar
 	}
 	return none
 }
 
-// contradicts reports whether p knows a plate for sure, and all it knows so are wholly
-// different from key: less than half of the characters are the same.
+// contradicts reports whether p knows a plate for sure, and all it knows so differ from key.
 func (p *passage) contradicts(key plate.Key) bool {
 	found := false
 	for _, x := range p.texts {
 		if !x.sure {
 			continue
 		}
-		if common(x.key, key)*2 >= max(x.key.Len(), key.Len()) {
+		if !differ(x.key, key) {
 			return false
 		}
 		found = true
@@ -474,14 +604,14 @@ func (p *passage) judge(g *glance, hash uint64) Reason {
 	for i, h := range p.seen {
 		// What came before and is older than what came since is a message sent twice, not a
 		// plate that changes back.
-		if h == hash && (i == len(p.seen)-1 || g.r.TS < p.ts) {
+		if h == hash && (i == len(p.seen)-1 && !p.unsure || g.r.TS < p.ts) {
 			return Repeat
 		}
 	}
 	if g.key == 0 {
 		return Nothing // that a plate is gone tells nothing of the vehicle
 	}
-	if len(p.texts) == 0 || p.texts[len(p.texts)-1].key != g.key {
+	if p.unsure || len(p.texts) == 0 || p.texts[len(p.texts)-1].key != g.key {
 		return Text
 	}
 	switch {
@@ -509,6 +639,7 @@ func (p *passage) take(g *glance, d *Decision, now time.Time, hash uint64) {
 	if !d.Forward() {
 		return
 	}
+	p.unsure = false
 	if g.country != 0 {
 		p.country = g.country
 	}
@@ -537,32 +668,40 @@ func (p *passage) read(g *glance, forward bool) {
 	}
 }
 
-// readID returns the id under which r is forwarded, and remembers it.
-func (p *passage) readID(r *sensors.Read, revision uint32, seed maphash.Seed) string {
+// attempt returns r as it is forwarded, with its id, which p remembers.
+func (p *passage) attempt(r *sensors.Read, revision uint32, message uint64, seed maphash.Seed) attempt {
 	id := r.ID
 	if id == "" {
 		id = sensors.StableID(r)
 	}
-	hash := maphash.String(seed, id)
+	a := attempt{message: message, own: maphash.String(seed, id), id: id}
+	for i, b := range p.abandoned {
+		if b.message == a.message && b.own == a.own {
+			p.abandoned = slices.Delete(p.abandoned, i, i+1)
+			return b
+		}
+	}
+	hash := a.own
 	if slices.Contains(p.ids, hash) {
-		id = digest("vigie revision 1\x00", id, "", uint64(revision), "")
-		hash = maphash.String(seed, id)
+		a.id = digest("vigie revision 1\x00", id, "", uint64(revision), "")
+		hash = maphash.String(seed, a.id)
 	}
 	p.ids = remember(p.ids, hash)
-	return id
+	return a
 }
 
-// remember adds h to the last few.
-func remember(list []uint64, h uint64) []uint64 {
-	if list = append(list, h); len(list) > maxSeen {
+// remember adds x to the last few.
+func remember[T any](list []T, x T) []T {
+	if list = append(list, x); len(list) > maxSeen {
 		list = slices.Delete(list, 0, 1)
 	}
 	return list
 }
 
-// ID returns the id of the passage that a sensor calls track and whose first message tells
-// the time of capture firstTS: 26 characters of lower-case base32. The same first message sent
-// again begins the same passage, also at another gateway and after a restart.
+// ID returns the id of the passage that a sensor calls track, which is of no other vehicle, and
+// whose first message tells the time of capture firstTS: 26 characters of lower-case base32. The
+// same first message sent again begins the same passage, also at another gateway and after a
+// restart.
 func ID(sensor, track string, firstTS int64) string {
 	return digest("vigie passage 1\x00", sensor, track, uint64(firstTS), "")
 }
@@ -578,11 +717,14 @@ func ReadID(r *sensors.Read) string {
 	return digest("vigie passage 2\x00", r.Sensor, string(binary.AppendUvarint(nil, uint64(r.Lane))), uint64(r.TS), text)
 }
 
-func firstID(s *sensors.Sighting) string {
-	if s.Track == "" {
-		return ReadID(&s.Read)
+func firstID(g *glance) string {
+	switch {
+	case g.track == "":
+		return ReadID(g.r)
+	case g.shared:
+		return digest("vigie passage 3\x00", g.r.Sensor, g.track, uint64(g.r.TS), ReadID(g.r))
 	}
-	return ID(s.Read.Sensor, s.Track, s.Read.TS)
+	return ID(g.r.Sensor, g.track, g.r.TS)
 }
 
 // ids is the alphabet of RFC 4648 in lower case; 16 bytes make 26 characters.

@@ -239,6 +239,143 @@ func TestOneMessage(t *testing.T) {
 	}
 }
 
+// Several vehicles in one message, each as its passage and revision, in whatever order they come.
+func TestSeveralVehicles(t *testing.T) {
+	none := lane(0)
+	tests := []struct {
+		name     string
+		messages [][]sensors.Sighting
+		want     string
+	}{
+		{"one picture", [][]sensors.Sighting{
+			{at(0, "AB123CD", .74, none), at(0, "AB123CE", .93, none)}, {at(300, "AB123CE", .93, none), at(300, "AB123CD", .74, none)},
+		}, "AB123CD=1/0 AB123CE=2/0 AB123CE=2:nothing AB123CD=1:nothing"},
+		{"the second appears later", [][]sensors.Sighting{
+			{at(0, "AB123CD", .74, none)}, {at(300, "AB123CE", .93, none), at(300, "AB123CD", .74, none)},
+		}, "AB123CD=1/0 AB123CE=2/0 AB123CD=1:nothing"},
+		{"what was taken for a correction is another", [][]sensors.Sighting{
+			{at(0, "AB123CD", .74, none)}, {at(300, "AB123CE", .93, none)}, {at(600, "AB123CD", .74, none), at(600, "AB123CE", .93, none)},
+		}, "AB123CD=1/0 AB123CE=1/1 AB123CD=2/0 AB123CE=1:nothing"},
+		{"a correction in a message of several pictures", [][]sensors.Sighting{
+			{at(0, "AB123CD", .74, none), at(300, "AB123CE", .93, none)},
+		}, "AB123CD=1/0 AB123CE=1/1"},
+		{"one plate twice in a picture", [][]sensors.Sighting{
+			{at(0, "AB123CD", .74, none), at(0, "AB123CD", .75, none)},
+		}, "AB123CD=1/0 AB123CD=1:nothing"},
+		{"a track in two lanes", [][]sensors.Sighting{
+			{at(0, "AB123CD", .95, track("5"), lane(1)), at(0, "XY987ZW", .5, track("5"), lane(2))},
+			{at(100, "AB123CD", .95, track("5"), lane(1))}, {at(200, "XY987ZW", .9, track("5"), lane(2))},
+		}, "AB123CD=1/0 XY987ZW=2/0 AB123CD=1:nothing XY987ZW=2/1"},
+		{"a track of two plates", [][]sensors.Sighting{
+			{at(0, "AB123CD", .95, track("5")), at(9, "XY987ZW", .9, track("5"))},
+			{at(100, "AB123CO", .5, track("5"))}, {at(200, "XY987ZW", .9, track("5"))}, {at(300, "GK482TZ", .9, track("5"))},
+			{at(400, "AB123CD", .95, track("5"))},
+		}, "AB123CD=1/0 XY987ZW=2/0 AB123CO=1/1 XY987ZW=2:nothing GK482TZ=3/0 AB123CD=1/2"},
+		{"a track of two plates of a fleet at the same time", [][]sensors.Sighting{
+			{at(0, "AB123CD", .95, track("5")), at(0, "AB124CD", .9, track("5"))},
+		}, "AB123CD=1/0 AB124CD=2/0"},
+		{"a track that turns out to be of two", [][]sensors.Sighting{
+			{at(0, "AB123CD", .95, track("5"), lane(1))},
+			{at(100, "XY987ZW", .95, track("5"), lane(2)), at(100, "AB123CD", .95, track("5"), lane(1))},
+		}, "AB123CD=1/0 XY987ZW=2/0 AB123CD=1:nothing"},
+		{"a track whose plate is in doubt", [][]sensors.Sighting{
+			{at(0, "AB123CD", .95, track("5")), at(0, "XY987ZW", .5, track("5")), at(0, "AB123CD", .95, track("6"), lane(2))},
+		}, "AB123CD=1/0 XY987ZW=1/1 AB123CD=2/0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := tracker(t, passage.Config{})
+			var got, ids []string
+			for _, m := range tt.messages {
+				tx := tr.Begin(start.Add(time.Duration(m[0].Read.TS-start.UnixMilli())*time.Millisecond), m...)
+				for i := range m {
+					d := tx.Decide(&m[i])
+					n := slices.Index(ids, d.Passage)
+					if n < 0 {
+						n = len(ids)
+						ids = append(ids, d.Passage)
+					}
+					word := fmt.Sprintf("%s=%d:%s", m[i].Read.Plate, n+1, d.Reason)
+					if d.Forward() {
+						word = fmt.Sprintf("%s=%d/%d", m[i].Read.Plate, n+1, d.Revision)
+					}
+					got = append(got, word)
+				}
+				tx.Commit()
+			}
+			if s := strings.Join(got, " "); s != tt.want {
+				t.Errorf(" got %s\nwant %s", s, tt.want)
+			}
+		})
+	}
+}
+
+// Nobody knows whether the reads of an abandoned message are stored: their revisions are used up,
+// and the passage is told anew.
+func TestAbandon(t *testing.T) {
+	abandon := func(tr *passage.Tracker, s sensors.Sighting, ms int64) passage.Decision {
+		tx := tr.Begin(start.Add(time.Duration(ms) * time.Millisecond))
+		d := tx.Decide(&s)
+		tx.Abandon()
+		return d
+	}
+	a, b := at(0, "AB123CD", .9, track("7")), at(100, "XY987ZW", .9, track("7"))
+	tell := func(d passage.Decision) string { return fmt.Sprintf("%s/%d", d.Reason, d.Revision) }
+
+	t.Run("a first read", func(t *testing.T) {
+		tr := tracker(t, passage.Config{})
+		want := abandon(tr, a, 0)
+		if got := one(tr, a, 1); got.Reason != passage.First || got.Revision != 0 || got.ID != want.ID || got.Passage != want.Passage {
+			t.Errorf("got %s, want first/0 with the ids as before", tell(got))
+		}
+	})
+	t.Run("does not come again", func(t *testing.T) {
+		tr := tracker(t, passage.Config{})
+		one(tr, a, 0)
+		abandon(tr, b, 100)
+		if got := tell(one(tr, a, 150)); got != "repeat/2" {
+			t.Errorf("the first message sent twice: %s", got)
+		}
+		if got := tell(one(tr, at(160, "", 0, track("7")), 160)); got != "nothing/2" {
+			t.Errorf("no plate: %s", got)
+		}
+		if got := tell(one(tr, at(200, "AB123CD", .9, track("7")), 200)); got != "text/2" {
+			t.Errorf("the plate before: %s, want text/2: another may have been stored as revision 1", got)
+		}
+		if got := tell(one(tr, at(300, "AB123CD", .9, track("7")), 300)); got != "nothing/3" {
+			t.Errorf("and once more: %s", got)
+		}
+	})
+	t.Run("comes again", func(t *testing.T) {
+		tr := tracker(t, passage.Config{})
+		one(tr, a, 0)
+		first := at(0, "AB123CD", .99, track("7")) // has the StableID of a
+		for _, s := range []sensors.Sighting{first, b} {
+			x, y := abandon(tr, s, 100), abandon(tr, s, 200)
+			other := s
+			other.Read.Conf = .5
+			between := one(tr, other, 250)
+			pictured := s
+			pictured.Context = []byte{0xff} // which could not be stored before, or not now
+			z := one(tr, pictured, 300)
+			if x.ID != y.ID || x.ID != z.ID || x.ID == between.ID || !z.Forward() {
+				t.Errorf("ids %s, %s and %s (%s), and of another %s", x.ID, y.ID, z.ID, tell(z), between.ID)
+			}
+			if y.Revision <= x.Revision || between.Revision <= y.Revision || z.Revision <= between.Revision {
+				t.Errorf("revisions %d, %d, %d, %d do not rise", x.Revision, y.Revision, between.Revision, z.Revision)
+			}
+		}
+	})
+	t.Run("told nothing", func(t *testing.T) {
+		tr := tracker(t, passage.Config{})
+		one(tr, a, 0)
+		abandon(tr, at(100, "AB123CD", .9, track("7")), 100)
+		if got := tell(one(tr, at(200, "AB123CD", .9, track("7")), 200)); got != "nothing/1" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
 // A message that could not be stored comes again and must be judged as if it had not come.
 func TestNotCommitted(t *testing.T) {
 	tr := tracker(t, passage.Config{})
@@ -444,6 +581,59 @@ func TestProperties(t *testing.T) {
 				texts[text] = true
 			} else if err == nil && !texts[text] {
 				t.Fatalf("message %d: suppressed as %s, and its text was never forwarded", i, d.Reason)
+			}
+		}
+	})
+}
+
+// Whatever comes in one message, and whether or not it is known to be stored: no passage begins
+// twice, no two plates without a track that are seen at the same time share one, revisions
+// rise, and no two reads of a passage that are stored have an id in common.
+func TestMessageProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		plates := []string{"AB123CD", "AB124CD", "AB123C", "A8123CD", "XY987ZW", "unknown"}
+		tr, err := passage.New(passage.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		revisions, begun, reads := map[string]uint32{}, map[string]bool{}, map[string]bool{}
+		now := int64(0)
+		for range rapid.IntRange(1, 20).Draw(t, "messages") {
+			now += rapid.SampledFrom([]int64{1, 700, 4000, 11_000}).Draw(t, "gap")
+			var m []sensors.Sighting
+			for range rapid.IntRange(1, 5).Draw(t, "n") {
+				m = append(m, at(now, rapid.SampledFrom(plates).Draw(t, "plate"), rapid.SampledFrom([]float32{.5, .9}).Draw(t, "conf"),
+					track(rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "track")), lane(rapid.Uint32Range(0, 2).Draw(t, "lane"))))
+			}
+			stored := rapid.Bool().Draw(t, "stored")
+			tx := tr.Begin(start.Add(time.Duration(now)*time.Millisecond), m...)
+			shows := map[string]string{}
+			for i := range m {
+				d := tx.Decide(&m[i])
+				if other, ok := shows[d.Passage]; ok && other != m[i].Read.Plate && m[i].Track == "" {
+					t.Fatalf("%s and %s of one picture are one vehicle", other, m[i].Read.Plate)
+				}
+				shows[d.Passage] = m[i].Read.Plate
+				if !d.Forward() {
+					continue
+				}
+				if next, known := revisions[d.Passage]; known && d.Revision < next {
+					t.Fatalf("revision %d (%s) after %d", d.Revision, d.Reason, next-1)
+				}
+				if stored && (reads[d.Passage+d.ID] || d.Reason == passage.First && begun[d.Passage]) {
+					t.Fatalf("the id %s of a read or %s of a passage is given twice", d.ID, d.Passage)
+				}
+				if stored || begun[d.Passage] {
+					revisions[d.Passage] = d.Revision + 1
+				}
+				if stored {
+					reads[d.Passage+d.ID], begun[d.Passage] = true, true
+				}
+			}
+			if stored {
+				tx.Commit()
+			} else {
+				tx.Abandon()
 			}
 		}
 	})

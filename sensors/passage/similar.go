@@ -23,6 +23,10 @@ func oneEdit(a, b plate.Key) bool {
 	return m-i-k <= 1
 }
 
+// differ reports whether a and b are wholly different: less than half of the characters are the
+// same.
+func differ(a, b plate.Key) bool { return common(a, b)*2 < max(a.Len(), b.Len()) }
+
 // common returns how many characters a and b have in common in the same order: the length of
 // their longest common subsequence.
 func common(a, b plate.Key) int {

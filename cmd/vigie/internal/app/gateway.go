@@ -58,6 +58,7 @@ func (a *App) gateway(hc *httpapi.Config, reg *metrics.Registry) error {
 	in, err := ingest.New(ingest.Config{
 		Gateway: gw, Passages: passages, Profiles: profiles{known},
 		Pictures: pictures, PictureWait: 200 * time.Millisecond, // cleaning a scene takes 40 ms, and a processor may be busy with others
+		PicturesAway: func() bool { return a.spooling != nil && a.spooling.Stats().Open },
 	})
 	if err != nil {
 		return err
