@@ -20,12 +20,15 @@ type SensorLimits struct {
 	// than 0 for no limit. 500 and 2,000. A caller that speaks for all sensors has none.
 	RequestsPerSecond, ReadsPerSecond int
 	// Burst is how many reads may come at once before ReadsPerSecond counts, for a sensor that
-	// was away; 10,000. A batch is taken whole, and paid for by waiting afterwards.
+	// was away; 10,000. A batch is taken whole, and paid for by waiting afterwards: what is owed
+	// never grows past the larger of Burst and one batch, however many come at once.
 	Burst int
 	// MessageBytes is the most bytes of a vendor's message, plain and compressed; 8 MiB.
 	MessageBytes int64
 	// Memory is how many bytes of bodies are held at the same time; 128 MiB. One caller may have
-	// a quarter of it, and always has a 128th.
+	// a quarter of it, and always has a 128th. Bodies whose signature is not checked yet are not
+	// among them: they have a quarter as much beside it, or room for four of the largest messages
+	// when that is more, and what is said of one caller holds there for one address.
 	Memory int64
 	// ReplayWindow is how far the time of a signed request may be from ours; 60 s.
 	ReplayWindow time.Duration
@@ -42,7 +45,8 @@ func (l *SensorLimits) setDefaults() {
 
 const (
 	// failuresPerSecond and failuresBurst are how often one address may be wrong about who it
-	// is. Secrets are too long to be guessed; it bounds the work and the noise.
+	// is, and apart from that, how often a signature for one sensor may be wrong that comes from
+	// it. Secrets are too long to be guessed; it bounds the work and the noise.
 	failuresPerSecond, failuresBurst = 20, 200
 	// maxCallers and maxAddresses bound how many are told apart.
 	maxCallers, maxAddresses = 20_000, 10_000
@@ -99,15 +103,35 @@ func (l *limiters[K]) allow(key K, now time.Time) bool {
 	return l.get(key, now).AllowN(now, 1)
 }
 
-// left reports whether the allowance of a key is not used up. It takes nothing.
+// left reports whether the allowance of a key is not used up. It takes nothing, and remembers no
+// key that never took any, so that asking fills no memory.
 func (l *limiters[K]) left(key K, now time.Time) bool {
-	return l.rate == rate.Inf || l.get(key, now).TokensAt(now) >= 1
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lim := l.of[key]
+	switch {
+	case l.rate == rate.Inf:
+		return true
+	case lim == nil && len(l.of) < l.max:
+		return true // whole
+	case lim == nil:
+		lim = l.shared
+	}
+	return lim.TokensAt(now) >= 1
 }
 
-// spend takes n, also when that is more than there is: then nothing is left until time has paid for it.
+// spend takes n, also when that is more than there is: then nothing is left until time has paid for
+// it. Of many who spend at once, all but the first may get some for nothing: what is owed is at most
+// n or the burst, whichever is more.
 func (l *limiters[K]) spend(key K, n int, now time.Time) {
+	if l.rate == rate.Inf {
+		return
+	}
 	lim := l.get(key, now)
-	for n > 0 && l.rate != rate.Inf {
+	l.mu.Lock() // no other spends between the look and the taking
+	defer l.mu.Unlock()
+	n = min(n, max(n, l.burst)+int(lim.TokensAt(now)))
+	for n > 0 {
 		part := min(n, l.burst)
 		lim.ReserveN(now, part)
 		n -= part
@@ -178,8 +202,11 @@ func (t *Token) caller() string {
 	return t.Name
 }
 
-// unverifiedBodies stands for all callers whose signature is not checked yet.
-const unverifiedBodies = "?"
+// signer is who claims to have signed: a sensor that has a key, and where the request comes from.
+type signer struct {
+	from   netip.Prefix
+	sensor string
+}
 
 // budget bounds the bytes of bodies that are held. Nobody waits for room, for who waits holds what
 // he has already: the request ends at once and is to come again. A few callers who hold all there
@@ -196,6 +223,12 @@ type budget struct {
 
 func newBudget(total int64) *budget {
 	return &budget{total: total, share: total / 4, floor: total / 128, by: make(map[string]int64)}
+}
+
+// newUnverified is the budget of bodies whose signature is not checked yet. The share of one address
+// has room for the largest message.
+func newUnverified(l *SensorLimits) *budget {
+	return newBudget(max(l.Memory/4, 4*min(l.MessageBytes, maxSigned)))
 }
 
 // charge begins a request that holds nothing yet.

@@ -2,13 +2,17 @@ package httpapi
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -47,6 +51,51 @@ func TestLimitersForget(t *testing.T) {
 	}
 	if len(l.of) != 2 || !l.left(-1, later) {
 		t.Errorf("later: %d keys", len(l.of))
+	}
+}
+
+// TestAsking checks that a key which only asks takes no room from those that take.
+func TestAsking(t *testing.T) {
+	l := newLimiters[int](10, 20, 100)
+	now := time.Now()
+	for k := range 1000 {
+		if !l.left(k, now) {
+			t.Fatal("nothing is left to who took nothing")
+		}
+	}
+	if len(l.of) != 0 {
+		t.Errorf("%d are remembered that took nothing", len(l.of))
+	}
+}
+
+// TestDebt checks that many batches at once do not shut a sensor out for longer than the largest of
+// them, or the burst.
+func TestDebt(t *testing.T) {
+	now := time.Now()
+	for _, tc := range []struct {
+		name    string
+		burst   int
+		batches []int
+		wait    time.Duration
+	}{
+		{"one batch above the burst", 50, []int{250}, 2 * time.Second},
+		{"many as large as the burst", 50, slices.Repeat([]int{50}, 80), 500 * time.Millisecond},
+		{"many above the burst", 50, slices.Repeat([]int{250}, 80), 2500 * time.Millisecond},
+		{"many small ones", 50, slices.Repeat([]int{1}, 4000), 500 * time.Millisecond},
+		{"small ones after a large one", 50, append([]int{250}, slices.Repeat([]int{1}, 4000)...), 2 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := newLimiters[string](100, tc.burst, 10)
+			var wg sync.WaitGroup
+			l.spend("a", tc.batches[0], now)
+			for _, n := range tc.batches[1:] {
+				wg.Go(func() { l.spend("a", n, now) })
+			}
+			wg.Wait()
+			if got := l.wait("a", now); got < tc.wait || got > tc.wait+100*time.Millisecond {
+				t.Errorf("wait %v, want a little above %v", got, tc.wait)
+			}
+		})
 	}
 }
 
@@ -227,10 +276,132 @@ func TestFailures(t *testing.T) {
 	if status, _ := w.do(t, "operator", "GET", "/v1/lists", "", ""); status != 200 {
 		t.Errorf("a right token: %d", status)
 	}
-	// A signature is believed only after its body was read, which costs memory.
+	// Nor do they keep out who signs: the address may be a proxy.
 	req, _ := http.NewRequest("POST", w.URL()+"/v1/ingest/auto", bytes.NewReader(nil))
 	sign(req, signingKey, "A7-9", "0123456789abcdef", testNow, "")
-	if status, kind := answer(t, client(t), req); status != 429 || kind != "too-many-failures" {
-		t.Errorf("a signature: %d %s", status, kind)
+	if status, kind := answer(t, client(t), req); status != 202 {
+		t.Errorf("a right signature: %d %s", status, kind)
 	}
+}
+
+// TestForgeries checks that who often signs wrongly for a sensor is refused in the end before his
+// body is read, and that this shuts out neither another sensor at the same address nor the same
+// sensor at another.
+func TestForgeries(t *testing.T) {
+	const otherKey = "hmac-key-9876543210-9876543210"
+	w := newWorld(t, func(c *Config) {
+		if err := c.Tokens.AddKey(Token{Name: "other-signer", Role: RoleSensor, Sensor: "A7-8"}, otherKey); err != nil {
+			t.Fatal(err)
+		}
+	})
+	n := 0
+	post := func(from, sensor, key string) (int, string) {
+		n++
+		return w.from(from, signed(sensor, key, fmt.Sprintf("0123456789abcdef-%d", n), "x"))
+	}
+	kinds := map[string]int{}
+	for range failuresBurst + 100 {
+		_, kind := post("192.0.2.1", "A7-9", "no-key-of-ours-0123456789")
+		kinds[kind]++
+	}
+	if kinds["bad-signature"] < failuresBurst || kinds["too-many-failures"] == 0 || len(kinds) != 2 {
+		t.Errorf("answers %v", kinds)
+	}
+	for _, tc := range []struct {
+		name, from, sensor, key string
+		status                  int
+	}{
+		{"the same from there", "192.0.2.1", "A7-9", signingKey, 429},
+		{"another sensor from there", "192.0.2.1", "A7-8", otherKey, 202},
+		{"the same from elsewhere", "192.0.2.2", "A7-9", signingKey, 202},
+	} {
+		if status, kind := post(tc.from, tc.sensor, tc.key); status != tc.status {
+			t.Errorf("%s: got %d %s, want %d", tc.name, status, kind, tc.status)
+		}
+	}
+	for i := range 1000 { // sensors that have no key are not remembered
+		post("192.0.2.3", fmt.Sprint("B-", i), signingKey)
+	}
+	if len(w.forgeries.of) != 1 {
+		t.Errorf("%d are remembered, want 1", len(w.forgeries.of))
+	}
+}
+
+// TestUnverifiedBodies lets strangers who know the id of a sensor, and no key, hold as much as they
+// can. It takes the room of their own addresses, and of nobody else.
+func TestUnverifiedBodies(t *testing.T) {
+	w := newWorld(t)
+	var wg sync.WaitGroup
+	hold := func(from string, i int) (release func()) {
+		body, send := io.Pipe()
+		r := signed("A7-9", "no-key-of-ours-0123456789", fmt.Sprintf("strangerstranger-%d", i), "")
+		r.Body, r.ContentLength = body, maxSigned
+		wg.Go(func() {
+			w.from(from, r)
+			body.Close() // refused: what is still sent goes nowhere
+		})
+		send.Write(make([]byte, maxSigned-1)) // refused ones take no more
+		send.Write(nil)                       // returns when what came before is charged
+		return func() { send.Close() }
+	}
+	honest := 0
+	expect := func(name, from string, size, status int, kind string) {
+		t.Helper()
+		honest++
+		r := signed("A7-9", signingKey, fmt.Sprintf("honesthonesthonest-%d", honest), strings.Repeat("x", size))
+		if s, k := w.from(from, r); s != status || k != kind {
+			t.Errorf("%s: got %d %s, want %d %s", name, s, k, status, kind)
+		}
+	}
+	expect("the largest before", "192.0.2.9", maxSigned, 202, "")
+	held := func() (all, one int64) {
+		w.unverified.mu.Lock()
+		defer w.unverified.mu.Unlock()
+		return w.unverified.used, w.unverified.by["192.0.2.1/32"]
+	}
+	var release []func()
+	for i := range 4 {
+		release = append(release, hold("192.0.2.1", i))
+	}
+	if _, one := held(); one < 4<<20 || one > maxSigned {
+		t.Errorf("one address holds %d bytes", one)
+	}
+	expect("the largest from elsewhere", "192.0.2.9", maxSigned, 202, "")
+	expect("a neighbour of the stranger", "192.0.2.1", 64<<10, 429, "too-much")
+	for i := range 6 {
+		release = append(release, hold(fmt.Sprint("192.0.2.", i+2), i+4))
+	}
+	if all, _ := held(); all < 31<<20 || all > 64<<20 {
+		t.Errorf("all strangers hold %d bytes", all)
+	}
+	expect("a small one, when strangers at many addresses hold all", "192.0.2.9", 128<<10, 202, "")
+	expect("a large one then", "192.0.2.9", 1<<20, 503, "busy")
+	if w.memory.used != 0 {
+		t.Errorf("strangers hold %d bytes of those who are known", w.memory.used)
+	}
+	for _, f := range release {
+		f()
+	}
+	wg.Wait()
+	if all, _ := held(); all != 0 || len(w.unverified.by) != 0 {
+		t.Errorf("%d bytes are held by nobody", all)
+	}
+	expect("the largest after", "192.0.2.9", maxSigned, 202, "")
+}
+
+// signed is a message of a sensor.
+func signed(sensor, key, nonce, body string) *http.Request {
+	r := httptest.NewRequest("POST", "/v1/ingest/auto", strings.NewReader(body))
+	sign(r, key, sensor, nonce, testNow, body)
+	return r
+}
+
+// from has a request answered as if it came from an address, and returns status and problem type.
+func (w *world) from(addr string, r *http.Request) (int, string) {
+	r.RemoteAddr = addr + ":4711"
+	rec := httptest.NewRecorder()
+	w.http.Handler.ServeHTTP(rec, r)
+	var p Problem
+	json.Unmarshal(rec.Body.Bytes(), &p) // no problem then
+	return rec.Code, strings.TrimPrefix(p.Type, problemPrefix)
 }

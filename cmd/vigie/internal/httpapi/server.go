@@ -143,9 +143,11 @@ type Server struct {
 	streams  streamCounters
 
 	failures     *limiters[netip.Prefix] // of credentials, by where they come from
+	forgeries    *limiters[signer]       // of signatures for a sensor that has a key
 	requestRates *limiters[string]       // by Token.caller
 	readRates    *limiters[string]
 	memory       *budget // of bodies on their way
+	unverified   *budget // of those whose signature is not checked yet, by address
 	replays      replays
 	refused      [len(refusals)]atomic.Uint64
 
@@ -191,10 +193,12 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, ln: ln, mux: http.NewServeMux(),
 		failures:     newLimiters[netip.Prefix](failuresPerSecond, failuresBurst, maxAddresses),
+		forgeries:    newLimiters[signer](failuresPerSecond, failuresBurst, maxCallers),
 		requestRates: newLimiters[string](cfg.Limits.RequestsPerSecond, max(1, cfg.Limits.RequestsPerSecond), maxCallers),
 		readRates:    newLimiters[string](cfg.Limits.ReadsPerSecond, cfg.Limits.Burst, maxCallers),
 		memory:       newBudget(cfg.Limits.Memory),
-		replays:      replays{window: cfg.Limits.ReplayWindow.Milliseconds(), max: maxNonces, seen: make(map[string]*nonces)},
+		unverified:   newUnverified(&cfg.Limits),
+		replays:      replays{window: cfg.Limits.ReplayWindow.Milliseconds(), max: noncesFor(&cfg.Limits), seen: make(map[string]*nonces)},
 	}
 	s.streaming, s.stop = context.WithCancel(context.Background())
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {

@@ -88,8 +88,8 @@ func (sig *signature) valid(key []byte, r *http.Request, body []byte) bool {
 
 // verify returns the token that signed a request, and leaves the body to be read again. What costs
 // nothing is checked first: a body is read only for a sensor that has a key and a time that is
-// near. Its errors are errBadSignature, errStale, errReplayed, errNonces, errForbidden, those of
-// the failures of an address, and those of the body.
+// near. Its errors are errBadSignature, errStale, errReplayed, errNonces, errForbidden,
+// errTooManyFailures, and those of the body.
 func (s *Server) verify(rt *route, w http.ResponseWriter, r *http.Request) (*Token, error) {
 	if !rt.allows(RoleSensor) {
 		return nil, errForbidden
@@ -107,10 +107,13 @@ func (s *Server) verify(rt *route, w http.ResponseWriter, r *http.Request) (*Tok
 	if window := s.cfg.Limits.ReplayWindow.Milliseconds(); sig.t < now-window || sig.t > now+window {
 		return nil, errStale
 	}
-	if !s.failures.left(addressOf(r), time.Now()) {
+	// Others at the same address, which may be a proxy, spend nothing of this unless they sign for
+	// the same sensor.
+	claim := signer{addressOf(r), signers[0].Sensor}
+	if !s.forgeries.left(claim, time.Now()) {
 		return nil, errTooManyFailures
 	}
-	unverified := s.memory.charge(unverifiedBodies)
+	unverified := s.unverified.charge(claim.from.String())
 	defer unverified.release()
 	body, err := unverified.readAll(&arriving{r: http.MaxBytesReader(w, r.Body, maxSigned)}, r.ContentLength)
 	if err != nil {
@@ -126,12 +129,24 @@ func (s *Server) verify(rt *route, w http.ResponseWriter, r *http.Request) (*Tok
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		return t, nil
 	}
+	s.forgeries.allow(claim, time.Now())
 	return nil, errBadSignature
 }
 
-// maxNonces is how many signed requests of one sensor are remembered. At 500 requests a second it
-// lasts for the 60 s that a request may be late.
-const maxNonces = 32 << 10
+// maxNonces is the most signed requests of one sensor that are remembered, whatever the limits say:
+// about 50 MiB. It is enough for 500 requests a second and the longest window, 15 minutes.
+const maxNonces = 1 << 20
+
+// noncesFor is how many signed requests of one sensor are remembered. One whose clock is ahead by
+// the window is remembered for twice the window; the same again is for those that came above the
+// rate, which are remembered though they are refused, and keeps the sweeps far apart.
+func noncesFor(l *SensorLimits) int {
+	most := 4 * l.ReplayWindow.Seconds() * float64(l.RequestsPerSecond)
+	if l.RequestsPerSecond < 0 || most > maxNonces {
+		return maxNonces
+	}
+	return max(1, int(most))
+}
 
 // replays remembers the signed requests of the last minutes, so that none is taken twice. Only what
 // was signed with the key of a sensor gets here: the sensors are those of the token file, and the
@@ -152,7 +167,7 @@ type replays struct {
 type nonces struct {
 	until map[[16]byte]int64 // ms
 	sweep int                // size from which those that are over are dropped
-	next  int64              // ms: none is over before
+	next  int64              // ms: no sweep before
 }
 
 // first records a request, or returns errReplayed when it came before, errNonces when there are too
@@ -179,6 +194,7 @@ func (rp *replays) first(sensor, nonce string, t, now int64) error {
 				n.next = min(n.next, until)
 			}
 		}
+		n.next = max(n.next, now+rp.window/64) // a sensor that floods does not make each request a sweep
 		n.sweep = min(max(64, 2*len(n.until)), rp.max)
 	}
 	if len(n.until) >= rp.max {

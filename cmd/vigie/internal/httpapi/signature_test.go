@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,59 @@ func TestReplayWindow(t *testing.T) {
 	}
 	if n := len(rp.seen["B"].until); n != 400 {
 		t.Errorf("later %d are remembered, want 400", n)
+	}
+}
+
+// TestFloodSweeps checks that a sensor that sends more than can be remembered does not make each of
+// its requests a sweep over all of them.
+func TestFloodSweeps(t *testing.T) {
+	const window = 64_000
+	rp := replays{window: window, max: 1000, seen: make(map[string]*nonces)}
+	sweeps, last := 0, int64(0)
+	for i := range int64(10_000) { // one each ms
+		rp.first("A", fmt.Sprint(i), i-window+2000, i) // does not listen to what it is told
+		if next := rp.seen["A"].next; i > 5000 && next != last {
+			sweeps++
+			last = next
+		}
+	}
+	if sweeps < 4 || sweeps > 7 {
+		t.Errorf("%d sweeps in 5 s, want about one a second", sweeps)
+	}
+}
+
+// TestNoncesFor checks that a sensor may keep up its rate whatever its clock says within the window,
+// and that what is remembered is bounded for any limits.
+func TestNoncesFor(t *testing.T) {
+	for _, tc := range []struct {
+		rate   int
+		window time.Duration
+		want   int
+	}{
+		{500, time.Minute, 120_000},
+		{20, time.Minute, 4800},
+		{1, time.Millisecond, 1},
+		{500, 15 * time.Minute, maxNonces},
+		{1 << 62, 15 * time.Minute, maxNonces},
+		{-1, time.Minute, maxNonces},
+	} {
+		if got := noncesFor(&SensorLimits{RequestsPerSecond: tc.rate, ReplayWindow: tc.window}); got != tc.want {
+			t.Errorf("%d/s and %v: %d, want %d", tc.rate, tc.window, got, tc.want)
+		}
+	}
+	var l SensorLimits
+	l.setDefaults()
+	window := l.ReplayWindow.Milliseconds()
+	rp := replays{window: window, max: noncesFor(&l), seen: make(map[string]*nonces)}
+	start := testNow.UnixMilli()
+	for i := range 5 * 60 * l.RequestsPerSecond { // five minutes
+		now := start + int64(i)*1000/int64(l.RequestsPerSecond)
+		if err := rp.first("A", strconv.Itoa(i), now+window, now); err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+	}
+	if n := len(rp.seen["A"].until); n > rp.max {
+		t.Errorf("%d are remembered, want at most %d", n, rp.max)
 	}
 }
 
