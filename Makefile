@@ -82,6 +82,10 @@ bench-latency: ## likewise, how long until a patrol has the alert, at 20,000 and
 bench-replay: ## likewise, what a replay of 5 M old reads does to live ones
 	@go run ./bench/e2e replay $(E2E)
 
+.PHONY: bench-gateway
+bench-gateway: ## likewise, reads posted to a gateway: until Kafka has them, and at full speed (E2E='-outage 5m -kill': while Kafka is away)
+	@go run ./bench/e2e gateway $(E2E)
+
 .PHONY: bench-compare
 bench-compare: BENCHTIME = 300ms
 bench-compare: ## benchstat of matcher and plate: BASE (main) against this tree, in turn (BENCH=regex, COUNT=10, BENCHTIME=300ms)

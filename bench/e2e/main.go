@@ -6,10 +6,11 @@
 //	go run ./bench/e2e throughput   a backlog of reads: CPU per read, reads per second, memory
 //	go run ./bench/e2e latency      reads at a steady rate: until the patrol has the alert
 //	go run ./bench/e2e replay       what a replay of old reads does to live ones
+//	go run ./bench/e2e gateway      reads posted to a gateway: until Kafka has them, and while it is away
 //
 // Every run checks that each alert that had to come has come once, in the queue and on
-// the hits topic, and no other. The last line of stdout is a JSON object; progress goes
-// to stderr. Exit codes: 0 good, 1 alerts are wrong or a budget is missed, 2 not measured.
+// the hits topic, and no other; with gateway, that each acknowledged read is in Kafka. The
+// last line of stdout is a JSON object; progress goes to stderr. Exit codes: 0 good, 1 alerts are wrong or a budget is missed, 2 not measured.
 package main
 
 import (
@@ -32,7 +33,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 // errBad says that what was measured is not good enough.
 var errBad = errors.New("not good")
 
-const usage = `usage: e2e throughput | latency | replay [flags]
+const usage = `usage: e2e throughput | latency | replay | gateway [flags]
 
 Measures the whole job on a Kafka and a Redis of its own; e2e throughput -h lists flags.
 `
@@ -41,7 +42,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	modes := map[string]func(context.Context, []string) error{
-		"throughput": throughput, "latency": latency, "replay": replay, loopMode: runLoop,
+		"throughput": throughput, "latency": latency, "replay": replay, "gateway": gateway, loopMode: runLoop,
 	}
 	if len(args) == 0 || modes[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)
@@ -122,11 +123,11 @@ func (b budget) held() bool {
 	return b.value <= b.limit // not for NaN: what could not be measured is missed
 }
 
-// verdictOf is nil when alerts are right and, if asked, all budgets held.
-func verdictOf(alertsGood, ask bool, budgets []budget) error {
+// verdictOf is nil when all that had to come is there and, if asked, all budgets held.
+func verdictOf(allThere, ask bool, budgets []budget) error {
 	var errs []error
-	if !alertsGood {
-		errs = append(errs, errors.New("alerts are missing, doubled or made up"))
+	if !allThere {
+		errs = append(errs, errors.New("alerts or reads are missing, doubled or made up"))
 	}
 	for _, b := range budgets {
 		sign := "<="

@@ -133,6 +133,93 @@ func settle(ctx context.Context) error {
 	return nil
 }
 
+// second is a part of a measurement, and the share of the machine, 0 to 1, that processes
+// other than ours had meanwhile.
+type second struct {
+	from, to time.Time
+	others   float64
+}
+
+// quietShare is how much others may have of a second that counts as quiet.
+const quietShare = 0.1
+
+// watchOthers looks every second until the function that it returns is called, which returns
+// the seconds that have passed.
+func watchOthers() func() ([]second, error) {
+	stop := make(chan struct{})
+	type result struct {
+		seconds []second
+		err     error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		var r result
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		from := time.Now()
+		idle, all, ours, err := machineAndFamily()
+		for r.err = err; ; {
+			select {
+			case <-tick.C:
+			case <-stop:
+				ended <- r
+				return
+			}
+			i, a, o, err := machineAndFamily()
+			if r.err = errors.Join(r.err, err); r.err == nil {
+				now := time.Now()
+				used := float64(a-all) - float64(i-idle)
+				share := (used - (o-ours).Seconds()*userHZ) / float64(a-all)
+				r.seconds = append(r.seconds, second{from, now, max(0, share)})
+				from = now
+			}
+			idle, all, ours = i, a, o
+		}
+	}()
+	return func() ([]second, error) {
+		close(stop)
+		r := <-ended
+		return r.seconds, r.err
+	}
+}
+
+func machineAndFamily() (idle, all int64, ours time.Duration, err error) {
+	if ours, err = familyTime(); err == nil {
+		idle, all, err = machineTime()
+	}
+	return idle, all, ours, err
+}
+
+// familyTime is the processor time of this process and of its children that live.
+func familyTime() (sum time.Duration, err error) {
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	self := os.Getpid()
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + d.Name() + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte{' '})
+		f := strings.Fields(string(rest))
+		if pid != self && (len(f) < 2 || f[1] != strconv.Itoa(self)) {
+			continue
+		}
+		t, err := parseStat(b)
+		if err != nil {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
+}
+
 // machineTime is the time of all processors since the start, and how much of it was idle.
 func machineTime() (idle, all int64, err error) {
 	b, err := os.ReadFile("/proc/stat")

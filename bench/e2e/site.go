@@ -33,6 +33,7 @@ const (
 	hitsParts     = 4
 	queue         = "bench"
 	operatorToken = "operator-token-0123456789abcdef0123456789abcd"
+	sensorToken   = "sensor-token-0123456789abcdef0123456789abcdef"
 	patrolToken   = "patrol-token-0123456789abcdef0123456789abcdef"
 )
 
@@ -93,8 +94,8 @@ func openSite(ctx context.Context, partitions int, heap string, doing func(strin
 		return s, err
 	}
 	tokens := filepath.Join(s.dir, "tokens.yaml")
-	text := fmt.Sprintf("- {name: desk, role: operator, token: %s}\n- {name: patrol, role: patrol, queues: [%s], token: %s}\n",
-		operatorToken, queue, patrolToken)
+	text := fmt.Sprintf("- {name: desk, role: operator, token: %s}\n- {name: patrol, role: patrol, queues: [%s], token: %s}\n- {name: sensors, role: sensor, token: %s}\n",
+		operatorToken, queue, patrolToken, sensorToken)
 	if err := os.WriteFile(tokens, []byte(text), 0o600); err != nil {
 		return s, err
 	}
