@@ -56,7 +56,7 @@ func (d *decoder) axisItems(items, event *node) {
 			d.when(s, true, d.text(event, "UtcTime"))
 		}
 		if r.Sensor == "" {
-			r.Sensor = d.onvifSensor()
+			r.Sensor = SensorOfTopic(d.in.Topic)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"vigie/sensors"
+	"vigie/watchlist/plate"
 )
 
 // Dahua. ITSAPI pushes JSON with a Picture that has Plate, Vehicle and SnapInfo, and a keep-alive.
@@ -15,7 +16,8 @@ import (
 // Events as JSON. Confidences are percent, speeds km/h.
 //
 // UTC of an event is often the local time written as an epoch: then the profile must say ClockLocal.
-// Object.Text is a plate only when ObjectType says so, else the brand. GroupID is the track.
+// Object.Text is a plate only when ObjectType says so, else the brand. A Plate whose IsExist is false is none.
+// GroupID is the track. SnapInfo.TimeZone is not read: it does not tell whether it is hours or a number in a list.
 
 func isDahua(n *node) bool {
 	if n.name == "#text" {
@@ -56,6 +58,9 @@ func decodeDahua(d *decoder, root *node) {
 	d.add(func(s *sensors.Sighting) {
 		r := &s.Read
 		r.Plate = d.text(push, "Plate/PlateNumber", "Plate/PlateNo", "PlateNumber")
+		if _, err := r.Key(); strings.EqualFold(d.text(push, "Plate/IsExist"), "false") && !errors.Is(err, plate.ErrSentinel) {
+			r.Plate = ""
+		}
 		r.Conf = d.conf(d.text(push, "Plate/Confidence"), sensors.ScalePercent)
 		r.Country = country(d.text(push, "Plate/Country"), d.text(push, "Plate/Region"), d.text(push, "Plate/PlateCountry"), d.text(push, "Country"))
 		r.Sensor = sensorID(d.text(push, "SnapInfo/DeviceID", "SnapInfo/DeviceName", "DeviceID"))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vigie/sensors"
+	"vigie/watchlist/plate"
 )
 
 func zone(t testing.TB, name string) *time.Location {
@@ -56,6 +57,21 @@ func TestParseTime(t *testing.T) {
 		{"14-03-2026 06:41:07 AM", want - 412, false},
 		{"13/03/2026 06:41:07 PM", want - 412 - 12*3600_000, false},
 		{"2026-03-14 06:41:07 UTC", want - 412, true},
+		{"2026-03-14 06:41:07:412", want, false},
+		{"2026-03-14T07:41:07:412+01:00", want, true},
+		{"2026-03-14T07:41:07.412+01:00[Europe/Paris]", want, true},
+		{"2026-03-14T06:41:07Z[UTC]", want - 412, true},
+		{"Sat, 14 Mar 2026 06:41:07 GMT", want - 412, true},
+		{"Sat, 14 mar 2026 07:41:07 +0100", want - 412, true},
+		{"Sat, 4 Apr 2026 06:41:07", want - 412 + 21*24*3600_000, false},
+		{"2026-03-14 06:41:07:41", 0, false}, // 41 or 410 ms
+		{"2026-03-14 06:41:07:4123", 0, false},
+		{"2026-03-14T07:41:07[Europe/Paris]", 0, false}, // a zone is looked up for nobody
+		{"2026-03-14T07:41:07+01:00[Europe/Paris", 0, false},
+		{"Sat, 14 Mai 2026 06:41:07 GMT", 0, false},
+		{"Sat, 14 Mar 2026 06:41:07 CET", 0, false},
+		{"Sat, 31 Feb 2026 06:41:07 GMT", 0, false},
+		{"Sat, , , ,", 0, false},
 		// American order, dates that are on no calendar, and what is no time at all.
 		{"03/14/2026 06:41:07", 0, false},
 		{"31/02/2026 06:41:07", 0, false},
@@ -128,10 +144,23 @@ func TestConf(t *testing.T) {
 		{"0,91", sensors.ScaleUnit, "", 0.91},
 		{"91", sensors.ScalePercent, "", 0.91},
 		{"91 %", sensors.ScalePercent, "", 0.91},
-		{"0.91", sensors.ScalePercent, "", 0.0091},
+		{"0.91", sensors.ScalePercent, "", 0.91}, // the other unit
+		{"0,91", sensors.ScalePercent, "", 0.91},
+		{"1.0", sensors.ScalePercent, "", 1},
+		{"1", sensors.ScalePercent, "", 0.01},
+		{"1.5", sensors.ScalePercent, "", 0.015},
+		{"0.91 %", sensors.ScalePercent, "", 0.0091},
+		{"0.91", sensors.ScalePercent, sensors.ScalePercent, 0.0091},
+		{"91", sensors.ScaleUnit, "", 0.91},
+		{"91.5", sensors.ScaleUnit, "", 0.915},
+		{"91 %", sensors.ScaleUnit, "", 0.91},
+		{"100", sensors.ScaleUnit, "", 1},
+		{"1", sensors.ScaleUnit, "", 1},
+		{"1.0000001", sensors.ScaleUnit, "", 0},
+		{"101", sensors.ScaleUnit, "", 0},
+		{"91", sensors.ScaleUnit, sensors.ScaleUnit, 0},
 		{"91", sensors.ScaleUnit, sensors.ScalePercent, 0.91},
 		{"0.91", sensors.ScalePercent, sensors.ScaleUnit, 0.91},
-		{"91", sensors.ScaleUnit, "", 0},
 		{"101", sensors.ScalePercent, "", 0},
 		{"-1", sensors.ScalePercent, "", 0},
 		{"NaN", sensors.ScaleUnit, "", 0},
@@ -143,6 +172,63 @@ func TestConf(t *testing.T) {
 		if got := d.conf(tt.text, tt.scale); got != tt.want {
 			t.Errorf("conf(%q, %s) under %q = %v, want %v", tt.text, tt.scale, tt.profile, got, tt.want)
 		}
+	}
+}
+
+// TestConfLists reads confidences that belong together: one tells the unit of all.
+func TestConfLists(t *testing.T) {
+	for _, tt := range []struct {
+		text    string
+		scale   sensors.Scale
+		profile sensors.Scale
+		want    []float32
+	}{
+		{"99,98,1", sensors.ScalePercent, "", []float32{0.99, 0.98, 0.01}},
+		{"0.99,0.5,1", sensors.ScalePercent, "", []float32{0.99, 0.5, 1}},
+		{"99,0.5,1", sensors.ScalePercent, "", []float32{0.99, 0.005, 0.01}},
+		{"1,0,1", sensors.ScalePercent, "", []float32{0.01, 0, 0.01}},
+		{"99,1,50", sensors.ScaleUnit, "", []float32{0.99, 0.01, 0.5}},
+		{"0.99,1,0.5", sensors.ScaleUnit, "", []float32{0.99, 1, 0.5}},
+		{"99,1,500", sensors.ScaleUnit, "", []float32{0, 1, 0}},
+		{"0.99,0.5,1", sensors.ScalePercent, sensors.ScalePercent, []float32{0.0099, 0.005, 0.01}},
+		{"99,1,50", sensors.ScaleUnit, sensors.ScaleUnit, []float32{0, 1, 0}},
+	} {
+		d := &decoder{in: Input{Profile: sensors.Profile{Scale: tt.profile}}}
+		if got := d.charConf(tt.text, tt.scale); !slices.Equal(got, tt.want) {
+			t.Errorf("charConf(%q, %s) under %q = %v, want %v", tt.text, tt.scale, tt.profile, got, tt.want)
+		}
+	}
+	body := `{"hook":{"id":"c"},"data":{"results":[{"plate":"AB123CD","score":93,"candidates":[{"plate":"AB123CD","score":93},{"plate":"A8123CD","score":1}]}]}}`
+	msg, err := Decode("", Input{Body: []byte(body), Received: received})
+	if err != nil || len(msg.Sightings) != 1 || msg.Sightings[0].Read.Conf != 0.93 || len(msg.Sightings[0].Read.Candidates) != 1 || msg.Sightings[0].Read.Candidates[0].Conf != 0.01 {
+		t.Errorf("candidates: %+v, %v", msg, err)
+	}
+}
+
+// TestNoPlate decodes what devices write where there was no plate: reads without one, none rejected.
+func TestNoPlate(t *testing.T) {
+	for _, tt := range []struct{ format, body, plate string }{
+		{"hikvision", `<EventNotificationAlert><eventType>ANPR</eventType><ANPR><licensePlate>无车牌</licensePlate></ANPR></EventNotificationAlert>`, "无车牌"},
+		{"dahua", `{"Picture":{"Plate":{"PlateNumber":"未识别"},"SnapInfo":{"DeviceID":"c"}}}`, "未识别"},
+		{"dahua", `{"Picture":{"Plate":{"IsExist":false,"PlateNumber":"AB123CD"},"SnapInfo":{"DeviceID":"c"}}}`, ""},
+		{"dahua", `{"Picture":{"Plate":{"IsExist":false,"PlateNumber":"A?#"},"SnapInfo":{"DeviceID":"c"}}}`, ""},
+		{"dahua", `{"Picture":{"Plate":{"IsExist":false,"PlateNumber":"No Plate"},"SnapInfo":{"DeviceID":"c"}}}`, "No Plate"},
+		{"frigate", `{"type":"lpr","id":"1","camera":"c","plate":"N/A"}`, "N/A"},
+		{"genetec", `{"CameraName":"c","Plate":"????"}`, "????"},
+	} {
+		msg, err := Decode("", Input{Body: []byte(tt.body), Received: received})
+		if err != nil || msg.Format != tt.format || len(msg.Sightings) != 1 || len(msg.Rejected) != 0 {
+			t.Errorf("%s: %+v, %v", tt.body, msg, err)
+			continue
+		}
+		r := msg.Sightings[0].Read
+		if _, err := r.Key(); r.Plate != tt.plate || !errors.Is(err, plate.ErrSentinel) {
+			t.Errorf("%s: plate %q, %v", tt.body, r.Plate, err)
+		}
+	}
+	body := `{"Picture":{"Plate":{"IsExist":true,"PlateNumber":"AB123CD"},"SnapInfo":{"DeviceID":"c"}}}`
+	if msg, err := Decode("", Input{Body: []byte(body), Received: received}); err != nil || msg.Sightings[0].Read.Plate != "AB123CD" {
+		t.Errorf("a plate that is there: %+v, %v", msg, err)
 	}
 }
 
@@ -159,6 +245,12 @@ func TestCountry(t *testing.T) {
 		{[]string{"12", "FRA"}, "FRA"},
 		{[]string{"12"}, ""},
 		{[]string{"Unknown", "---", ""}, ""},
+		{[]string{"NED"}, "NED"},
+		{[]string{"France (FR)"}, "FR"},
+		{[]string{"Germany ( GER )"}, "GER"},
+		{[]string{"Moldova (Republic of)"}, "MD"},
+		{[]string{"EU", "eur", "Europe"}, ""},
+		{[]string{"EU", "F"}, "F"},
 		{[]string{"Middle-earth", "F"}, "F"},
 		{[]string{"Middle-earth"}, "Middle-earth"}, // counted by the gateway, and empty then
 	} {
@@ -266,6 +358,46 @@ func TestForm(t *testing.T) {
 	latin := []byte("<?xml version=\"1.0\" encoding=\"windows-1252\"?><Read CameraName=\"c\" Plate=\"AB123CD\"><Attributes><VehicleMake>Citro\xebn</VehicleMake></Attributes></Read>")
 	if msg, err := Decode("", Input{Body: latin, Received: received}); err != nil || msg.Sightings[0].Read.Make != "Citroën" {
 		t.Errorf("windows-1252: %+v, %v", msg, err)
+	}
+}
+
+// TestSensorOfTopic gives prefixes of devices, every two of which must stay two.
+func TestSensorOfTopic(t *testing.T) {
+	long := strings.Repeat("x", 60)
+	seen := make(map[string]string)
+	for _, tt := range []struct{ prefix, want string }{
+		{"A7-118-2", "A7-118-2"},
+		{"unknown", "unknown"},
+		{"site/cam1", "site:cam1"},
+		{"site_cam1", "site_cam1"},
+		{"site:cam1", "site:cam1-hh5ley"},
+		{"/site/cam1", ":site:cam1"},
+		{"north/A7 118", "north:A7_118-ggjrkl"},
+		{"north/A7é118", "north:A7_118-zhf6gi"},
+		{"north/A7\xff118", "north:A7_118-yukfx6"},
+		{long + "/123", long + ":123"},
+		{"1/" + long + "/123", long[:53] + ":123-qjntmg"}, // cut
+		{"2/" + long + "/123", long[:53] + ":123-oxtld6"},
+	} {
+		topic := tt.prefix + "/onvif-ej/RuleEngine/Recognition/LicensePlate/VS_1"
+		got := SensorOfTopic(topic)
+		if got != tt.want || len(got) > sensors.MaxIDBytes {
+			t.Errorf("SensorOfTopic(%q) = %q, want %q", topic, got, tt.want)
+		}
+		if other, ok := seen[got]; ok {
+			t.Errorf("%q and %q are both %q", other, tt.prefix, got)
+		}
+		seen[got] = tt.prefix
+		body := `{"UtcTime":"2026-03-14T06:41:07Z","Data":{"LicensePlateInfo":{"PlateNumber":"AB123CD"}}}`
+		msg, err := Decode("", Input{Topic: topic, Body: []byte(body), Received: received})
+		if err != nil || len(msg.Sightings) != 1 || msg.Sensor != got || msg.Sightings[0].Read.Sensor != got {
+			t.Errorf("%s: %+v, %v", topic, msg, err)
+		}
+	}
+	for _, topic := range []string{"onvif-ej/RuleEngine", "frigate/events", "", "/onvif-ej", "/onvif-ej/", "a/onvif-ej"} {
+		if got := SensorOfTopic(topic); got != "" {
+			t.Errorf("SensorOfTopic(%q) = %q, want none", topic, got)
+		}
 	}
 }
 

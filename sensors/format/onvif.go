@@ -12,7 +12,7 @@ import (
 // onvif-ej) has the same in its Data.
 //
 // The track is the vehicle, else the plate object. No message names its device: the prefix of the MQTT
-// topic does. Speeds are metres per second.
+// topic does, by SensorOfTopic. Speeds are metres per second.
 
 func isONVIF(n *node) bool {
 	switch n.name {
@@ -44,18 +44,8 @@ func decodeONVIF(d *decoder, root *node) {
 		return true
 	})
 	if d.msg.Sensor == "" {
-		d.msg.Sensor = d.onvifSensor()
+		d.msg.Sensor = SensorOfTopic(d.in.Topic)
 	}
-}
-
-// onvifSensor is the prefix of the topic.
-func (d *decoder) onvifSensor() string {
-	for _, kind := range []string{"/onvif-ej/", "/onvif-mj/"} {
-		if prefix, _, ok := strings.Cut(d.in.Topic, kind); ok {
-			return sensorID(prefix)
-		}
-	}
-	return ""
 }
 
 func (d *decoder) onvifFrame(frame *node) {
@@ -110,7 +100,7 @@ func (d *decoder) onvifPlate(s *sensors.Sighting, info *node, likelihood string)
 	}
 	s.Read.Conf = d.conf(likelihood, sensors.ScaleUnit)
 	s.Read.Country = country(d.text(info, "CountryCode"))
-	s.Read.Sensor = d.onvifSensor()
+	s.Read.Sensor = SensorOfTopic(d.in.Topic)
 }
 
 // onvifVehicle reads what is told of the vehicle, from the first of the nodes that tells it.

@@ -73,14 +73,17 @@ func inZone(t time.Time, zone *time.Location) time.Time {
 //     with or without a fraction or an exponent;
 //   - 20260314064107, with milliseconds behind it, or with a space or T in the middle;
 //   - year, month, day with - / . or : between, or day, month, year; then a space or T and
-//     hours, minutes and perhaps seconds with a fraction; then perhaps AM or PM, and Z, UTC or an
-//     offset. A day and a month in the American order are read only where they can be nothing
-//     else, and not at all then: half of them would be read wrongly.
+//     hours, minutes and perhaps seconds with a fraction, or with : and three digits; then perhaps AM
+//     or PM, and Z, UTC or an offset, behind which the name of a zone may stand in brackets. A day and a
+//     month in the American order are read only where they can be nothing else, and not at all
+//     then: half of them would be read wrongly;
+//   - Sat, 14 Mar 2026 06:41:07 GMT, as HTTP and mail have it.
 func parseTime(s string) (stamp, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) < 8 || len(s) > 64 {
 		return stamp{}, false
 	}
+	s = mailDate(s)
 	if v, ok := decimal(s); ok && strings.ContainsAny(s, "eE") && v >= 1e9 && v < 1e20 {
 		s = strconv.FormatFloat(v, 'f', 3, 64)
 	}
@@ -137,6 +140,9 @@ func parseTime(s string) (stamp, bool) {
 		}
 	}
 	t := time.Time{}
+	if len(rest) >= 4 && rest[0] == ':' && digits(rest[1:]) == 3 {
+		rest = "." + rest[1:]
+	}
 	rest = fraction(&t, rest)
 	nanos := t.Nanosecond()
 	rest = strings.TrimLeft(rest, " ")
@@ -157,6 +163,23 @@ func parseTime(s string) (stamp, bool) {
 		return st, false
 	}
 	return offset(st, rest)
+}
+
+// mailDate writes Sat, 14 Mar 2026 06:41:07 GMT as 2026-3-14 06:41:07 GMT, and leaves other texts alone.
+func mailDate(s string) string {
+	if s[3] != ',' {
+		return s
+	}
+	f := strings.Fields(s)
+	if len(f) < 5 || len(f) > 6 {
+		return s
+	}
+	for m := time.January; m <= time.December; m++ {
+		if strings.EqualFold(f[2], m.String()[:3]) {
+			return f[3] + "-" + strconv.Itoa(int(m)) + "-" + f[1] + " " + strings.Join(f[4:], " ")
+		}
+	}
+	return s
 }
 
 // civil refuses what is on no calendar or clock. A leap second is the last of its minute.
@@ -218,6 +241,9 @@ func fraction(t *time.Time, s string) (rest string) {
 // offset reads what stands behind a time.
 func offset(st stamp, s string) (stamp, bool) {
 	s = strings.TrimSpace(s)
+	if i := strings.IndexByte(s, '['); i > 0 && s[len(s)-1] == ']' {
+		s = strings.TrimSpace(s[:i])
+	}
 	switch strings.ToUpper(s) {
 	case "":
 		return st, true

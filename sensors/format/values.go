@@ -1,6 +1,8 @@
 package format
 
 import (
+	"crypto/sha256"
+	"encoding/base32"
 	"math"
 	"strconv"
 	"strings"
@@ -13,10 +15,12 @@ import (
 // conf reads a confidence in the unit of the profile, else that of the format. One that is out of
 // its range is 0, which means that none was told: a read is not lost over it.
 func (d *decoder) conf(text string, scale sensors.Scale) float32 {
-	if d.in.Profile.Scale != "" {
-		scale = d.in.Profile.Scale
-	}
-	v, ok := decimal(strings.TrimSpace(strings.TrimSuffix(text, "%")))
+	return share(text, d.scaleOf(scale, text))
+}
+
+// share reads a confidence in the unit of scale.
+func share(text string, scale sensors.Scale) float32 {
+	v, ok := decimal(strings.TrimSuffix(text, "%"))
 	if scale == sensors.ScalePercent {
 		v /= 100
 	}
@@ -26,18 +30,45 @@ func (d *decoder) conf(text string, scale sensors.Scale) float32 {
 	return float32(v)
 }
 
+// scaleOf returns the unit of confidences that belong together: that of the profile, else that of the format,
+// unless they can only be meant in the other. These are shares where the format has percent: none is above 1, and
+// one has a fraction or a point. And these are percent where it has shares: one is 2 to 100. A little
+// above 1 is a share that was rounded badly, and no camera tells of a plate with 1 %.
+func (d *decoder) scaleOf(scale sensors.Scale, texts ...string) sensors.Scale {
+	if d.in.Profile.Scale != "" {
+		return d.in.Profile.Scale
+	}
+	most, point := 0.0, false
+	for _, text := range texts {
+		if strings.HasSuffix(text, "%") {
+			return sensors.ScalePercent
+		}
+		if v, ok := decimal(text); ok && v > 0 {
+			most, point = max(most, v), point || v < 1 || strings.ContainsAny(text, ".,")
+		}
+	}
+	switch {
+	case scale == sensors.ScalePercent && point && most <= 1:
+		return sensors.ScaleUnit
+	case scale == sensors.ScaleUnit && most >= 2 && most <= 100:
+		return sensors.ScalePercent
+	}
+	return scale
+}
+
 // charConf reads a list of confidences in characters. A list that has anything else in it is as none.
 func (d *decoder) charConf(text string, scale sensors.Scale) []float32 {
 	fields := strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ';' || c == ' ' })
 	if len(fields) == 0 || len(fields) > sensors.MaxPlateRunes {
 		return nil
 	}
+	scale = d.scaleOf(scale, fields...)
 	out := make([]float32, len(fields))
 	for i, f := range fields {
 		if v, ok := decimal(f); !ok || v < 0 {
 			return nil
 		}
-		out[i] = d.conf(f, scale)
+		out[i] = share(f, scale)
 	}
 	return out
 }
@@ -45,12 +76,17 @@ func (d *decoder) charConf(text string, scale sensors.Scale) []float32 {
 // candidates adds other readings to a read: those that differ from its plate and from one another,
 // as many as a read may have.
 func (d *decoder) candidates(r *sensors.Read, plates []*node, names []string, confs []string, scale sensors.Scale) {
-	for _, n := range plates {
+	told := make([]string, len(plates))
+	for i, n := range plates {
+		told[i] = d.text(n, confs...)
+	}
+	scale = d.scaleOf(scale, told...)
+	for i, n := range plates {
 		text := d.text(n, names...)
 		if n.leaf {
 			text = n.text()
 		}
-		d.candidate(r, text, d.conf(d.text(n, confs...), scale))
+		d.candidate(r, text, share(told[i], scale))
 	}
 }
 
@@ -180,17 +216,27 @@ func angle(text string) string {
 }
 
 // country returns the first of the texts that names a country; when none does, the first that says
-// something, so that it is counted. A number says nothing: every vendor counts in its own way.
+// something, so that it is counted. A number says nothing: every vendor counts in its own way. Europe is
+// no country. Behind a name a code may stand in brackets, and then counts.
 func country(texts ...string) string {
 	told := ""
 	for _, text := range texts {
 		if unsaid(text) || digits(text) == len(text) || len(text) > 64 {
 			continue
 		}
+		switch strings.ToLower(text) {
+		case "eu", "eur", "europe":
+			continue
+		}
 		if c, ok := plate.ParseCountry(text); ok && c != 0 {
 			return text
 		}
-		if code := countryNames[strings.ToLower(strings.TrimSpace(text))]; code != "" {
+		name, code, _ := strings.Cut(text, "(")
+		code = strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(code), ")"))
+		if c, ok := plate.ParseCountry(code); ok && c != 0 {
+			return code
+		}
+		if code := countryNames[strings.ToLower(strings.TrimSpace(name))]; code != "" {
 			return code
 		}
 		if told == "" {
@@ -218,19 +264,45 @@ var countryNames = map[string]string{
 
 // sensorID makes the id of a sensor of what a message calls it: every character that no id has is a _. Of a
 // name that is too long the end stays, which tells devices apart more often than the beginning.
+// Two names may become one.
 func sensorID(text string) string {
 	text = strings.TrimSpace(text)
 	if unsaid(text) {
 		return ""
 	}
-	id := strings.Map(func(c rune) rune {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == ':':
-			return c
+	return lastBytes(strings.Map(idRune, text), sensors.MaxIDBytes)
+}
+
+// idRune returns c when ids of sensors have it, else _.
+func idRune(c rune) rune {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == ':':
+		return c
+	}
+	return '_'
+}
+
+func lastBytes(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// SensorOfTopic returns the id of the sensor that publishes to an ONVIF topic of MQTT: what stands before
+// onvif-ej or onvif-mj, with a : for every slash. It returns nothing for other topics, and where nothing stands
+// before. A prefix that is too long, or has a : or a character that no id has, gets a
+// short digest of the whole behind it, so that two prefixes do not become one sensor.
+func SensorOfTopic(topic string) string {
+	for _, kind := range []string{"/onvif-ej/", "/onvif-mj/"} {
+		prefix, _, ok := strings.Cut(topic, kind)
+		if !ok {
+			continue
 		}
-		return '_'
-	}, text)
-	return id[max(0, len(id)-sensors.MaxIDBytes):]
+		id := strings.Map(idRune, strings.ReplaceAll(prefix, "/", ":"))
+		if len(id) <= sensors.MaxIDBytes && !strings.Contains(prefix, ":") && strings.ReplaceAll(id, ":", "/") == prefix {
+			return id
+		}
+		sum := sha256.Sum256([]byte(prefix))
+		digest := "-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:6])
+		return lastBytes(id, sensors.MaxIDBytes-len(digest)) + digest
+	}
+	return ""
 }
 
 // readID returns an id of a vendor that can be the id of a read, else "".

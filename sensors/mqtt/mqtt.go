@@ -28,7 +28,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"vigie/sensors"
+	"vigie/sensors/format"
 	"vigie/sensors/ingest"
 )
 
@@ -87,24 +87,8 @@ func DefaultTopics() []string {
 	}
 }
 
-// SensorOfTopic returns what stands before onvif-ej or onvif-mj in a topic, as package format
-// does: with a _ in the place of every character that ids of sensors do not have, and of a long one
-// the end. It returns nothing for other topics.
-func SensorOfTopic(topic string) string {
-	for _, kind := range []string{"/onvif-ej/", "/onvif-mj/"} {
-		if prefix, _, ok := strings.Cut(topic, kind); ok {
-			id := strings.Map(func(c rune) rune {
-				switch {
-				case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.ContainsRune("-_.:", c):
-					return c
-				}
-				return '_'
-			}, prefix)
-			return id[max(0, len(id)-sensors.MaxIDBytes):]
-		}
-	}
-	return ""
-}
+// SensorOfTopic is that of package format, which names the sensor of a message in the same way.
+func SensorOfTopic(topic string) string { return format.SensorOfTopic(topic) }
 
 const (
 	// acksEvery is how often acknowledgements are sent; ReceiveMaximum messages may come in

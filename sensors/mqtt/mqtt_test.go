@@ -327,9 +327,8 @@ func TestLimits(t *testing.T) {
 
 func TestSensorOfTopic(t *testing.T) {
 	for topic, want := range map[string]string{
-		onvifTopic: "A7-118-2", "north/A7 118é/onvif-mj/VideoAnalytics": "north_A7_118_",
-		strings.Repeat("x", 60) + "/12345/onvif-ej/x": strings.Repeat("x", 58) + "_12345",
-		"onvif-ej/RuleEngine":                         "", frigateTopic: "", "": "", "/onvif-ej": "", "/onvif-ej/": "",
+		onvifTopic: "A7-118-2", "north/A7/onvif-mj/VideoAnalytics": "north:A7", "north_A7/onvif-ej/x": "north_A7",
+		"onvif-ej/RuleEngine": "", frigateTopic: "", "": "", "/onvif-ej": "", "/onvif-ej/": "",
 	} {
 		if got := mqtt.SensorOfTopic(topic); got != want {
 			t.Errorf("SensorOfTopic(%q) = %q, want %q", topic, got, want)
@@ -337,16 +336,22 @@ func TestSensorOfTopic(t *testing.T) {
 	}
 }
 
+// FuzzSensorOfTopic: what a prefix becomes is the id of a sensor, and two prefixes become two.
 func FuzzSensorOfTopic(f *testing.F) {
-	f.Add(onvifTopic)
-	f.Add("//onvif-mj//")
-	f.Fuzz(func(t *testing.T, topic string) {
-		got := mqtt.SensorOfTopic(topic)
-		if r := (sensors.Read{Sensor: got, TS: 1, Plate: "AB123CD"}); got != "" && r.Check() != nil {
-			t.Errorf("SensorOfTopic(%q) = %q is no id of a sensor", topic, got)
+	f.Add("site/cam1", "site_cam1")
+	f.Add("site/cam1", "site:cam1")
+	f.Add("é", "\xff")
+	f.Add(strings.Repeat("x", 65), strings.Repeat("x", 66))
+	f.Fuzz(func(t *testing.T, a, b string) {
+		idA, idB := mqtt.SensorOfTopic(a+"/onvif-ej/x"), mqtt.SensorOfTopic(b+"/onvif-ej/x")
+		if r := (sensors.Read{Sensor: idA, TS: 1, Plate: "AB123CD"}); idA != "" && r.Check() != nil {
+			t.Errorf("prefix %q: %q is no id of a sensor", a, idA)
 		}
-		if again := mqtt.SensorOfTopic(got + "/onvif-ej/x"); again != got {
-			t.Errorf("%q becomes %q", got, again)
+		if strings.Contains(a+b, "/onvif-") { // the prefix ends there
+			return
+		}
+		if idA == idB && a != b {
+			t.Errorf("prefixes %q and %q are both %q", a, b, idA)
 		}
 	})
 }

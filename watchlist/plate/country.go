@@ -20,8 +20,9 @@ const fr = Country('F')<<8 | 'R'
 // ParseCountry reads a country as sensors, lists and people write it, in any case, with
 // spaces around: ISO 3166-1 alpha-2 or alpha-3; a distinguishing sign of vehicles in
 // international traffic, for Europe and its neighbours (F, D, SLO, GBZ); UK and EL, which
-// stand for GB and GR in European texts; or a region, which is a country and a
-// subdivision (us-mo), or "eu" and a country (eu-fr), with a hyphen or an underscore.
+// stand for GB and GR in European texts; a code of the International Olympic Committee, for
+// the same countries (GER, NED); or a region, which is a country and a subdivision (us-mo),
+// or "eu" and a country (eu-fr), with a hyphen or an underscore.
 //
 // Two letters are read as alpha-2 before all else, and three as alpha-3: ET is Ethiopia,
 // although Egyptian vehicles carry ET. The empty text is the unknown country, and ok. A
@@ -141,14 +142,16 @@ ZAZAF ZMZMB ZWZWE`
 // already an ISO code of the same country: Convention on Road Traffic, Vienna 1968, annex
 // 3, as notified to the Secretary-General and listed by UNECE ("Distinguishing signs used
 // on vehicles in international traffic"), for Europe, the Caucasus and the Mediterranean.
-// Those of Alderney, Guernsey, Jersey, Man and Gibraltar have a line of their own; the last
-// line has the signs that replaced ISO codes (NMK in 2019, UK in 2021), one used without
-// notification (RKS), and EL, the Greece of EU texts.
+// Those of Alderney, Guernsey, Jersey, Man and Gibraltar have a line of their own; the line
+// behind it has the signs that replaced ISO codes (NMK in 2019, UK in 2021), one used without
+// notification (RKS), and EL, the Greece of EU texts. The last has the codes of the
+// International Olympic Committee, which cameras send in place of ISO codes.
 const signs = `
 A AT  B BE  D DE  E ES  F FR  FL LI  H HU  I IT  L LU  LAR LY  M MT  N NO  P PT  RL LB
 RSM SM  S SE  SLO SI  V VA  HKJ JO
 GBA GG  GBG GG  GBJ JE  GBM IM  GBZ GI
-NMK MK  UK GB  RKS XK  EL GR`
+NMK MK  UK GB  RKS XK  EL GR
+ALG DZ  BUL BG  CRO HR  DEN DK  GER DE  GRE GR  KOS XK  LAT LV  LBA LY  MON MC  NED NL  POR PT  SUI CH`
 
 // String returns the alpha-2 code, "" for the unknown country and for a value that
 // ParseCountry cannot have returned.

@@ -49,10 +49,14 @@ func TestParseCountry(t *testing.T) {
 		{"S", "SE", true}, {"SLO", "SI", true}, {"SRB", "RS", true}, {"SYR", "SY", true},
 		{"V", "VA", true}, {"XK", "XK", true}, {"XKX", "XK", true},
 
+		// Codes of the International Olympic Committee.
+		{"NED", "NL", true}, {"GER", "DE", true}, {"por", "PT", true}, {"SUI", "CH", true}, {"eu-ned", "NL", true},
+
 		// Two letters are alpha-2 before they are a sign.
 		{"ET", "ET", true}, {"SD", "SD", true}, {"AG", "AG", true},
 
 		{"EU", "", false},
+		{"EUR", "", false},
 		{"eu-", "", false},
 		{"eu-eu", "", false},
 		{"eu-fr-75", "", false},

@@ -39,10 +39,15 @@ func model(raw string) outcome {
 	if !utf8.ValidString(raw) {
 		return outcome{fault: "bad"}
 	}
+	switch strings.TrimSpace(raw) {
+	case "N/A", "N/a", "n/A", "n/a", "无车牌", "无牌车", "无牌", "车牌", "未识别":
+		return outcome{fault: "sentinel"}
+	}
 	s := strings.ReplaceAll(raw, "´", "-") // NFKC would make a space and an accent of it
 	s = norm.NFD.String(norm.NFKC.String(s))
 
 	var plate []rune
+	unread := 0
 	afterLetter := false
 	for _, r := range s {
 		if r >= 0x300 && r <= 0x36f {
@@ -64,6 +69,9 @@ func model(raw string) outcome {
 		case r >= 'A' && r <= 'Z':
 			afterLetter = true
 		case r >= '0' && r <= '9':
+		case r == '?' || r == '*':
+			unread++
+			continue
 		default:
 			return outcome{fault: "bad"}
 		}
@@ -71,9 +79,15 @@ func model(raw string) outcome {
 	}
 
 	text := string(plate)
+	switch {
+	case unread > 0 && text != "":
+		return outcome{fault: "bad"}
+	case unread > 0, len(text) >= 4 && len(text) <= 12 && strings.Trim(text, "X") == "":
+		return outcome{fault: "sentinel"}
+	}
 	switch text {
 	case strings.Repeat("0", len(text)), // and the empty text
-		"UNKNOWN", "NOPLATE", "UNLICENSED", "NOREAD", "UNREADABLE", "NONE", "NULL":
+		"UNKNOWN", "NOPLATE", "UNLICENSED", "NOREAD", "NOTREAD", "NOTDETECTED", "UNRECOGNIZED", "UNREADABLE", "NONE", "NULL":
 		return outcome{fault: "sentinel"}
 	}
 	switch n := len(text); {

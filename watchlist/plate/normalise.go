@@ -73,10 +73,15 @@ func parseText(raw string) (Key, error) {
 	}
 	var t tally
 	if err := t.addAll(raw); err != nil {
+		if isUnread(raw) {
+			return 0, ErrSentinel
+		}
 		return 0, err
 	}
 	switch {
 	case t.seen == 0, t.zeros == t.n:
+		return 0, ErrSentinel
+	case t.n == len("NA") && strings.EqualFold(strings.TrimSpace(raw), "N/A"):
 		return 0, ErrSentinel
 	case t.n < MinLen:
 		return 0, &Error{Reason: TooShort, Count: t.n}
@@ -86,6 +91,18 @@ func parseText(raw string) (Key, error) {
 		return 0, ErrSentinel
 	}
 	return t.k, nil
+}
+
+// isUnread reports whether a text that no plate can be says that there was none: in Chinese,
+// or with question marks and stars alone.
+func isUnread(raw string) bool {
+	switch strings.TrimSpace(raw) {
+	case "无车牌", "无牌车", "无牌", "车牌", "未识别":
+		return true
+	}
+	var text [MaxRaw]byte
+	t := tally{spell: true, text: text[:0], extra: "?*"}
+	return t.addAll(raw) == nil && t.n == 0
 }
 
 // AppendNormal appends raw to dst as Parse normalises it, A-Z and 0-9 without separators,

@@ -23,7 +23,10 @@
 // show both texts to whoever must decide.
 package plate
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 const (
 	// MinLen and [MaxLen] bound the letters and digits of a plate. One character is more
@@ -68,18 +71,27 @@ const base = 37
 // The set is closed. After normalisation it holds: the text without a letter or digit
 // (empty, or separators only); zeros only, of any length, which NCIC extracts use as a
 // placeholder; UNKNOWN and NOPLATE, which cameras send (Hikvision, Dahua, Genetec AutoVu);
-// and UNLICENSED, NOREAD, UNREADABLE, NONE and NULL, which other sensors and exported lists
-// write for the same. Such a word could be a personal plate in the few registers that allow
-// plates without a digit; there it loses to the many reads that mean what they say.
+// UNLICENSED, NOREAD, NOTREAD, NOTDETECTED, UNRECOGNIZED, UNREADABLE, NONE and NULL, which
+// other sensors and exported lists write for the same; and four X or more. Such a word could
+// be a personal plate in the few registers that allow plates without a digit; there it loses
+// to the many reads that mean what they say. NA, NAN and ABSENT, which are shorter or
+// rarer, are plates.
+//
+// Some texts are sentinels only as they stand, space around them aside: nothing but question
+// marks and stars, with separators or without; N/A in any case; and the words of Chinese
+// firmwares, 无车牌 无牌车 无牌 车牌 未识别.
 var ErrSentinel = errors.New("plate: no plate")
 
 // sentinels are the words of ErrSentinel.
 var sentinels = func() map[Key]bool {
 	m := make(map[Key]bool)
 	for _, w := range []string{
-		"UNKNOWN", "NOPLATE", "UNLICENSED", "NOREAD", "UNREADABLE", "NONE", "NULL",
+		"UNKNOWN", "NOPLATE", "UNLICENSED", "NOREAD", "NOTREAD", "NOTDETECTED", "UNRECOGNIZED", "UNREADABLE", "NONE", "NULL",
 	} {
 		m[pack(w)] = true
+	}
+	for n := 4; n <= MaxLen; n++ {
+		m[pack(strings.Repeat("X", n))] = true
 	}
 	return m
 }()

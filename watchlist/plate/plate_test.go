@@ -47,6 +47,10 @@ func TestParse(t *testing.T) {
 		{"the gap is lost", "UEM-A 123", "UEMA123"},
 		{"a sentinel and more", "UNKNOWN1", "UNKNOWN1"},
 		{"a sentinel cut off", "UNKNOW", "UNKNOW"},
+		{"not available, without its slash", "NA", "NA"},
+		{"not a number", "NAN", "NAN"},
+		{"three X", "XXX", "XXX"},
+		{"X and a digit", "XXXX1", "XXXX1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k, err := Parse(tt.raw)
@@ -87,6 +91,8 @@ func TestParseSentinels(t *testing.T) {
 		"0", "00", "000", "0-0", "0000000", "00000000000000000000", "０００",
 		"unknown", "UNKNOWN", "Un-known", "NO PLATE", "NoPlate", "no_plate", "NOPLATE",
 		"Unlicensed", "NO READ", "no-read", "unreadable", "None", "null", "NULL", "ＮＵＬＬ",
+		"NOTREAD", "NOT_READ", "NOT_DETECTED", "not detected", "Unrecognized", "N/A", " n/a\n", "xxxx", "XXXXXX", "XXX-XXXX", "XXXXXXXXXXXX",
+		"?", "????", "?? ??", "***", "？？？", "无车牌", "无牌车", " 无牌 ", "车牌", "未识别",
 	} {
 		if k, err := Parse(raw); k != 0 || !errors.Is(err, ErrSentinel) {
 			t.Errorf("Parse(%q) = %d, %v; want ErrSentinel", raw, uint64(k), err)
@@ -109,6 +115,8 @@ func TestParseErrors(t *testing.T) {
 		{"seventeen characters", "AB123CD-AB123CD-123", Error{Reason: TooLong, Count: 17}, "plate: 17 characters, at most 12"},
 		{"a key that wraps round", strings.Repeat("9", 100), Error{Reason: TooLong, Count: 100}, "plate: 100 characters, at most 12"},
 		{"question mark", "AB?23CD", Error{Reason: BadCharacter, Pos: 3}, "plate: character 3 is not a letter or digit"},
+		{"question marks behind a letter", "A???", Error{Reason: BadCharacter, Pos: 2}, "plate: character 2 is not a letter or digit"},
+		{"no plate and a plate", "无车牌A1", Error{Reason: BadCharacter, Pos: 1}, "plate: character 1 is not a letter or digit"},
 		{"star", "*AB123CD", Error{Reason: BadCharacter, Pos: 1}, "plate: character 1 is not a letter or digit"},
 		{"comma", "AB12,CD34", Error{Reason: BadCharacter, Pos: 5}, "plate: character 5 is not a letter or digit"},
 		{"characters are counted, not bytes", "ÄÖ·1#", Error{Reason: BadCharacter, Pos: 5}, "plate: character 5 is not a letter or digit"},
@@ -202,7 +210,7 @@ var nasty = []string{
 	" ", "-", ".", "_", "/", ":", "|", "'", "`", "\"", "´", "¨", "·", "•", "…", "″", "‐", "—", "−", "\u00a0", "\u3000",
 	"\u200b", "\u200d", "\u202e", "\ufeff", "\u034f", "\ufe0f", "\u20e3", "\u00ad", "\x00", "\x7f", "\u0085",
 	",", ";", "?", "*", "#", "+", "\\", "京", "٣", "🇫🇷", "\xff", "\xc3", "\xed\xa0\x80", "한", "\u1100\u1161",
-	"unknown", "NOPLATE", "none", "0", "00",
+	"unknown", "NOPLATE", "none", "0", "00", "n/a", "XXXX", "??", "？", "车牌",
 }
 
 // randomText draws a text of letters, digits, separators and, now and then, worse.
