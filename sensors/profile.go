@@ -18,7 +18,7 @@ const (
 )
 
 // Scale says in which unit a sensor writes confidences. It is a closed set; the empty
-// Scale is that of the message's format.
+// Scale is that of the message's format, or the other where the numbers leave no doubt.
 type Scale string
 
 // Scales.
