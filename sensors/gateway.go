@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -42,8 +43,8 @@ type Config struct {
 	Known func(sensor string) bool
 	// Unknown is what becomes of reads of other sensors. They are counted whatever it is.
 	Unknown UnknownPolicy
-	// Quarantine stores the reads that UnknownQuarantine keeps from Publisher, as safely
-	// as that does. Required with it.
+	// Quarantine stores the reads that UnknownQuarantine keeps from Publisher. Required with
+	// it. It must return soon after its context ends.
 	Quarantine Publisher
 	// SpoolDepth is how many reads wait on this machine for Kafka; not told when nil.
 	SpoolDepth func() int64
@@ -56,7 +57,10 @@ const (
 	// UnknownAccept takes them like any other.
 	UnknownAccept UnknownPolicy = iota
 	// UnknownQuarantine puts them aside: they meet no list, and somebody can look at what
-	// would have come.
+	// would have come. Nobody is owed them, so that they never hold up reads of other sensors:
+	// those that Config.Quarantine has not stored within half a second are dropped and
+	// counted as Stats.QuarantineLost, and so are those of the next five seconds, without a try.
+	// Their senders are told the same as if they were stored.
 	UnknownQuarantine
 	// UnknownRefuse rejects them.
 	UnknownRefuse
@@ -91,7 +95,16 @@ type Gateway struct {
 	cfg    Config
 	count  counters
 	health health
+	// shut is when the quarantine failed last; nil for never.
+	shut atomic.Pointer[time.Time]
 }
+
+const (
+	// quarantineWait is how long a request may wait for the quarantine. After a failure, what
+	// comes within quarantineRest does not wait at all.
+	quarantineWait = 500 * time.Millisecond
+	quarantineRest = 5 * time.Second
+)
 
 // New returns a Gateway, or an error that names what cfg lacks.
 func New(cfg Config) (*Gateway, error) {
@@ -142,7 +155,7 @@ type Rejection struct {
 type Result struct {
 	Accepted int `json:"accepted"`
 	// Quarantined are the accepted reads that go no further, because the registry does
-	// not have their sensor.
+	// not have their sensor; see UnknownQuarantine.
 	Quarantined int         `json:"quarantined,omitempty"`
 	Rejected    []Rejection `json:"rejected"` // by rising index; never nil
 }
@@ -246,20 +259,22 @@ func (g *Gateway) accept(ctx context.Context, reads []Read, opts AcceptOptions) 
 			to.reads = append(to.reads, *r)
 		}
 	}
-	for _, part := range []struct {
-		portion
-		to Publisher
-	}{{good, g.cfg.Publisher}, {aside, g.cfg.Quarantine}} {
-		if len(part.reads) == 0 {
-			continue
+	if n := uint64(len(aside.reads)); n > 0 {
+		if g.putAside(ctx, aside.reads) {
+			t.batches++
+		} else {
+			t.unknown[UnknownQuarantine] -= n
+			t.quarantineLost += n
 		}
-		if err := part.to.Publish(ctx, part.reads); err != nil {
+	}
+	if len(good.reads) > 0 {
+		if err := g.cfg.Publisher.Publish(ctx, good.reads); err != nil {
 			g.count.publishErrors.Add(1)
-			return Result{}, t, fmt.Errorf("sensors: publish %d reads: %w", len(part.reads), err)
+			return Result{}, t, fmt.Errorf("sensors: publish %d reads: %w", len(good.reads), err)
 		}
 		t.batches++
-		t.accepted += uint64(len(part.reads))
 	}
+	t.accepted += uint64(len(good.reads) + len(aside.reads))
 	for _, b := range []portion{good, aside} {
 		t.duplicates += g.health.saw(b, g.known, now)
 	}
@@ -268,6 +283,22 @@ func (g *Gateway) accept(ctx context.Context, reads []Read, opts AcceptOptions) 
 	}
 	res.Accepted, res.Quarantined = len(good.reads)+len(aside.reads), len(aside.reads)
 	return res, t, nil
+}
+
+// putAside stores reads in the quarantine and reports whether it could. It does not end with
+// ctx, since a sender that waits for less would never let the quarantine rest.
+func (g *Gateway) putAside(ctx context.Context, reads []Read) bool {
+	if shut := g.shut.Load(); shut != nil && time.Since(*shut) < quarantineRest {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), quarantineWait)
+	defer cancel()
+	if g.cfg.Quarantine.Publish(ctx, reads) != nil {
+		now := time.Now()
+		g.shut.Store(&now)
+		return false
+	}
+	return true
 }
 
 // portion is a part of a request.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -328,10 +329,79 @@ func TestUnknownSensors(t *testing.T) {
 	}
 }
 
-// TestQuarantineThatFails: what could not be put aside is not told accepted, and neither is
-// the rest of its request.
+// hungPublisher does not answer while it is hung.
+type hungPublisher struct {
+	fakePublisher
+	hung bool
+}
+
+func (p *hungPublisher) Publish(ctx context.Context, reads []Read) error {
+	if p.hung {
+		p.fakePublisher.Publish(ctx, nil) // counts the call
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return p.fakePublisher.Publish(ctx, reads)
+}
+
+// TestQuarantineThatFails: while the quarantine refuses or hangs, what is for it is dropped
+// and counted, and the rest of each request is published once, after a short wait at
+// most, even for a sender that waits for less.
 func TestQuarantineThatFails(t *testing.T) {
-	p, q := new(fakePublisher), &fakePublisher{err: errors.New("away")}
+	for _, hung := range []bool{false, true} {
+		t.Run("hung="+strconv.FormatBool(hung), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, q := new(fakePublisher), &hungPublisher{hung: hung}
+				q.err = errors.New("away")
+				g, err := New(Config{
+					Publisher: p, Quarantine: q, Unknown: UnknownQuarantine, Clock: func() time.Time { return noon },
+					Known: func(sensor string) bool { return sensor == "A7-118-2" },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				accept := func(id string, within time.Duration) {
+					t.Helper()
+					reads := []Read{goodRead(), goodRead()}
+					reads[0].ID, reads[1].ID, reads[1].Sensor = id, id+"x", "x"
+					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+					defer cancel()
+					began := time.Now()
+					if res, err := g.Accept(ctx, reads, AcceptOptions{}); err != nil || res.Accepted != 2 || res.Quarantined != 1 {
+						t.Errorf("%s: got %+v, %v; want both accepted and one quarantined", id, res, err)
+					}
+					if took := time.Since(began); took > within {
+						t.Errorf("%s took %v, want at most %v", id, took, within)
+					}
+				}
+				accept("1", quarantineWait)
+				accept("2", 0)
+				time.Sleep(quarantineRest)
+				accept("3", quarantineWait)
+				if len(q.calls) != 2 {
+					t.Errorf("the quarantine was tried %d times, want a rest after the first", len(q.calls))
+				}
+				q.hung, q.err, q.calls = false, nil, nil
+				accept("4", 0)
+				time.Sleep(quarantineRest)
+				accept("5", 0)
+				if got := published(p); got != "1 2 3 4 5" {
+					t.Errorf("published %q, want each once", got)
+				}
+				if got := published(&q.fakePublisher); got != "5x" {
+					t.Errorf("quarantined %q, want what came after the rest", got)
+				}
+				if s := g.Stats(); s.Accepted != 10 || s.QuarantineLost != 4 || s.UnknownSensor[UnknownQuarantine] != 1 || s.PublishErrors != 0 || s.Batches != 6 {
+					t.Errorf("Stats = %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// TestQuarantineComesFirst: when publishing fails, the sender comes again with all of it.
+func TestQuarantineComesFirst(t *testing.T) {
+	p, q := &fakePublisher{err: errors.New("full")}, new(fakePublisher)
 	g, err := New(Config{
 		Publisher: p, Quarantine: q, Unknown: UnknownQuarantine, Clock: func() time.Time { return noon },
 		Known: func(sensor string) bool { return sensor == "A7-118-2" },
@@ -341,14 +411,14 @@ func TestQuarantineThatFails(t *testing.T) {
 	}
 	reads := []Read{goodRead(), goodRead()}
 	reads[1].Sensor = "x"
-	if res, err := g.Accept(t.Context(), reads, AcceptOptions{}); !errors.Is(err, q.err) || !reflect.DeepEqual(res, Result{}) {
-		t.Errorf("got %+v, %v; want the error of the quarantine", res, err)
+	if res, err := g.Accept(t.Context(), reads, AcceptOptions{}); !errors.Is(err, p.err) || !reflect.DeepEqual(res, Result{}) {
+		t.Errorf("got %+v, %v; want the error of the publisher", res, err)
 	}
-	q.err = nil
+	p.err = nil
 	if res, err := g.Accept(t.Context(), reads, AcceptOptions{}); err != nil || res.Accepted != 2 || res.Quarantined != 1 {
 		t.Errorf("second time: %+v, %v", res, err)
 	}
-	if s := g.Stats(); s.Accepted != 2 || s.Duplicates != 0 || s.UnknownSensor[UnknownQuarantine] != 1 {
+	if s := g.Stats(); s.Accepted != 2 || s.Duplicates != 0 || s.UnknownSensor[UnknownQuarantine] != 1 || s.QuarantineLost != 0 {
 		t.Errorf("Stats = %+v, want those of one request", s)
 	}
 }

@@ -30,8 +30,11 @@ type Stats struct {
 	// UnknownSensor counts reads of sensors that the registry has not, by what became of
 	// them: the index is an UnknownPolicy.
 	UnknownSensor [UnknownRefuse + 1]uint64
-	Batches       uint64 // successful calls of Publisher.Publish
-	PublishErrors uint64 // failed ones; their senders were told to come again
+	// QuarantineLost counts further ones, which were told accepted and dropped because the
+	// quarantine could not be written; see UnknownQuarantine.
+	QuarantineLost uint64
+	Batches        uint64 // successful calls of Publisher.Publish, also for the quarantine
+	PublishErrors  uint64 // failed ones; their senders were told to come again
 	// Delay is received minus captured: the way from the sensor plus the error of
 	// its clock. Negative delays are clocks that run ahead. Reads marked as
 	// retransmitted are left out.
@@ -80,7 +83,7 @@ func fieldIndex(field string) int {
 type tally struct {
 	accepted, foreign, sentinels, noCountry, unknownCountries uint64
 	derivedIDs, charConfDropped, retransmitted, batches       uint64
-	duplicates                                                uint64
+	duplicates, quarantineLost                                uint64
 	unknown                                                   [UnknownRefuse + 1]uint64
 	rejected                                                  [len(fields)]uint64
 	delay                                                     Histogram
@@ -110,6 +113,7 @@ func (c *counters) add(t *tally) {
 	s.retransmitted += t.retransmitted
 	s.batches += t.batches
 	s.duplicates += t.duplicates
+	s.quarantineLost += t.quarantineLost
 	for i, n := range t.unknown {
 		s.unknown[i] += n
 	}
@@ -131,7 +135,7 @@ func (g *Gateway) Stats() Stats {
 		Accepted: t.accepted, Rejected: make(map[string]uint64, len(fields)), ForeignSensor: t.foreign,
 		Sentinels: t.sentinels, NoCountry: t.noCountry, UnknownCountry: t.unknownCountries,
 		DerivedIDs: t.derivedIDs, CharConfDropped: t.charConfDropped, Retransmitted: t.retransmitted,
-		Duplicates: t.duplicates, UnknownSensor: t.unknown, Batches: t.batches, PublishErrors: g.count.publishErrors.Load(), Delay: t.delay,
+		Duplicates: t.duplicates, UnknownSensor: t.unknown, QuarantineLost: t.quarantineLost, Batches: t.batches, PublishErrors: g.count.publishErrors.Load(), Delay: t.delay,
 	}
 	for i, name := range fields {
 		s.Rejected[name] = t.rejected[i]

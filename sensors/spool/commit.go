@@ -45,7 +45,7 @@ func (s *Spool) gather(calls []*call) []*call {
 func (s *Spool) commit(calls []*call) {
 	s.tail.Lock()
 	defer s.tail.Unlock()
-	now := s.cfg.Clock()
+	at := s.look()
 	s.mu.Lock()
 	first := s.next
 	var used int64
@@ -57,7 +57,8 @@ func (s *Spool) commit(calls []*call) {
 	if free, err := s.disk.free(); err == nil {
 		room = min(room, free-s.cfg.Reserve)
 	}
-	if g := s.tail.seg; g != nil && (g.size >= s.cfg.SegmentBytes || now.Sub(g.opened) >= segmentAge) {
+	if g := s.tail.seg; g != nil && (g.size >= s.cfg.SegmentBytes ||
+		at.uptime-g.begun >= segmentAge || at.set(g) != 0) {
 		_ = s.leaveTail() // all of it is synced
 	}
 	buf := s.tail.buf[:0]
@@ -106,8 +107,12 @@ func (s *Spool) commit(calls []*call) {
 	} else {
 		s.mu.Lock()
 		g := s.tail.seg
+		if g.next == g.first {
+			g.begun, g.ahead = at.uptime, at.ahead
+			s.segs = append(s.segs, g)
+		}
 		if s.pos == s.next {
-			s.oldest = calls[0].arrived
+			s.oldest = at.uptime - at.age(g, calls[0].received, calls[0].ts)
 		}
 		number := first
 		for _, c := range calls {
@@ -118,11 +123,7 @@ func (s *Spool) commit(calls []*call) {
 		}
 		s.next = number
 		s.stats.Appended += uint64(reads)
-		if g.next == g.first {
-			g.opened = now
-			s.segs = append(s.segs, g)
-		}
-		g.next, g.size, g.written = number, g.size+int64(len(buf)), now
+		g.next, g.size, g.written = number, g.size+int64(len(buf)), at.now
 		s.mu.Unlock()
 		wake(s.more)
 	}

@@ -24,6 +24,8 @@ type memDisk struct {
 	// lies makes sync succeed without doing anything.
 	lies   bool
 	writes int // and syncs, so far
+	// written is when the files were, in a listing; now when zero.
+	written time.Time
 }
 
 func newMemDisk() *memDisk {
@@ -98,8 +100,12 @@ func (d *memDisk) segments() (names []string) {
 func (d *memDisk) list() (all []entry, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	written := d.written
+	if written.IsZero() {
+		written = time.Now()
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.files)) {
-		all = append(all, entry{name, int64(len(d.files[name].data)), time.Now()})
+		all = append(all, entry{name, int64(len(d.files[name].data)), written})
 	}
 	return all, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -71,7 +72,7 @@ func (s *Spool) drain(ctx context.Context, limit int, fn func(context.Context, [
 	}
 	h.w.size, h.w.limit = size, end
 	start := h.w.place()
-	oldest := s.cfg.Clock().Add(-s.cfg.MaxAge).UnixMilli()
+	at := s.look()
 	// What h.reads point to is in the window of the walker, which must stay where it is.
 	for len(h.numbers) < limit && (len(h.numbers) == 0 || !h.w.stale()) {
 		number, payload, ok, err := h.w.next()
@@ -93,14 +94,17 @@ func (s *Spool) drain(ctx context.Context, limit int, fn func(context.Context, [
 			h.reads = append(h.reads, sensors.Read{})
 		}
 		r := &h.reads[len(h.numbers)]
-		switch {
-		case sensors.DecodeView(payload, r) != nil:
+		if sensors.DecodeView(payload, r) != nil {
 			b.lost++
-		case arrival(r) < oldest:
-			b.old++
-		default:
-			h.numbers = append(h.numbers, number)
+			continue
 		}
+		age := at.age(g, r.Received, r.TS)
+		if age > s.cfg.MaxAge {
+			b.old++
+			continue
+		}
+		h.numbers = append(h.numbers, number)
+		b.arrived = at.uptime - age
 	}
 	reads := h.reads[:len(h.numbers)]
 	if len(reads) > 0 {
@@ -119,8 +123,9 @@ func (s *Spool) drain(ctx context.Context, limit int, fn func(context.Context, [
 
 // batch is what leaves the spool in one round, beside the reads of Spool.head.
 type batch struct {
-	pos       uint64 // after it
-	lost, old uint64 // reads
+	pos       uint64        // after it
+	lost, old uint64        // reads
+	arrived   time.Duration // of the last of the reads of Spool.head, since Open
 }
 
 // apply takes a batch, and the reads of Spool.head, out of the spool.
@@ -133,7 +138,7 @@ func (s *Spool) apply(b batch) {
 	s.stats.TooOld += b.old
 	for i, number := range h.numbers {
 		s.passages.drained(passageOf(&h.reads[i]), number)
-		s.oldest = arrival(&h.reads[i])
+		s.oldest = b.arrived
 	}
 	if s.pos == s.next {
 		s.passages = passages{}
@@ -256,14 +261,17 @@ func (s *Spool) store(pos uint64) error {
 // expire removes the first segment when all of it is older than a read may be, whether Kafka
 // takes reads or not. It returns how many reads that were.
 func (s *Spool) expire() int {
-	now := s.cfg.Clock()
+	at := s.look()
 	s.mu.Lock()
-	var g *segment
-	if len(s.segs) > 0 && now.Sub(s.segs[0].opened) >= min(segmentAge, s.cfg.MaxAge) {
-		g = s.segs[0]
+	if len(s.segs) == 0 {
+		s.mu.Unlock()
+		return 0
 	}
+	g := s.segs[0]
+	whole := at.uptime-g.begun >= min(segmentAge, s.cfg.MaxAge)
+	youngest := at.age(g, g.written.UnixMilli(), 0)
 	s.mu.Unlock()
-	if g == nil {
+	if !whole && youngest <= s.cfg.MaxAge {
 		return 0
 	}
 	s.tail.Lock()
@@ -272,9 +280,23 @@ func (s *Spool) expire() int {
 	}
 	s.tail.Unlock()
 	s.mu.Lock()
-	old, pos, end := now.Sub(g.written) > s.cfg.MaxAge, s.pos, g.next
+	youngest = at.age(g, g.written.UnixMilli(), 0)
+	pos, end := s.pos, g.next
 	s.mu.Unlock()
-	if !old {
+	if youngest <= s.cfg.MaxAge {
+		return 0
+	}
+	// The file may have its time from a clock that was behind. Its reads know better.
+	var r sensors.Read
+	_, _ = s.scan(g, end, func(number uint64, payload []byte) { // what cannot be read has no say
+		if number >= pos && sensors.DecodeView(payload, &r) == nil {
+			youngest = min(youngest, at.age(g, r.Received, r.TS))
+		}
+	})
+	if youngest <= s.cfg.MaxAge {
+		s.mu.Lock()
+		g.written = at.now.Add(-youngest - at.set(g)) // not looked at again until it is old
+		s.mu.Unlock()
 		return 0
 	}
 	s.apply(batch{pos: end, old: end - pos})

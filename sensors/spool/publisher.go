@@ -41,7 +41,7 @@ const (
 	drainTimeout = 5 * time.Second
 	probeReads   = 100
 	probeMin     = 50 * time.Millisecond
-	probeMax     = time.Second
+	probeMax     = 200 * time.Millisecond
 	// While live publishes are slow, draining goes down to slowReads at a time and rests as
 	// long as the slowest of them took, but no longer than maxRest. So it does not fall
 	// below 20,000 reads per second unless Kafka takes more than 30 ms for as many.
@@ -54,11 +54,11 @@ const (
 // Publisher publishes to Kafka while that answers, and to a Spool while it does not. It
 // implements sensors.Publisher, and Run drains the spool.
 //
-// A publish that fails or takes longer than Patience goes to the spool; its outcome in Kafka
-// is unknown, and its ids make a repeat harmless. It also opens the circuit: whatever waits
-// for Kafka goes to the spool at once, and so does what follows, until Run has brought reads
-// from the spool to Kafka within Patience. Then live reads go to Kafka directly and the spool
-// drains behind them. So:
+// A publish that fails or takes longer than Patience goes to the spool, whether its caller
+// still waits or not; its outcome in Kafka is unknown, and its ids make a repeat harmless. It
+// also opens the circuit: whatever waits for Kafka goes to the spool at once, and so does what
+// follows, until Run has brought reads from the spool to Kafka within Patience. Then live
+// reads go to Kafka directly and the spool drains behind them. So:
 //
 //   - Spooled reads reach Kafka in the order in which they were spooled, which is the order
 //     of each sensor.
@@ -124,9 +124,16 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 
 // Publish returns nil once every read is in Kafka or on the disk of the spool. ErrFull says
 // that Kafka is away and the spool is full. See sensors.Publisher for the rest.
+//
+// What has begun goes on when ctx ends, in Kafka and then in the spool, for up to Patience
+// each. Senders that wait for less would otherwise never let it be known that
+// Kafka hangs.
 func (p *Publisher) Publish(ctx context.Context, reads []sensors.Read) error {
 	if len(reads) == 0 {
 		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if p.open.Load() {
 		return p.spool(ctx, reads)
@@ -134,10 +141,15 @@ func (p *Publisher) Publish(ctx context.Context, reads []sensors.Read) error {
 	now, later := p.split(reads)
 	if len(now) > 0 {
 		err := p.publish(ctx, now)
+		if ctx.Err() != nil {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Patience)
+			defer cancel()
+		}
 		switch {
 		case err == nil:
 			p.direct.Add(uint64(len(now)))
-		case ctx.Err() != nil || p.cfg.Refused(err):
+		case p.cfg.Refused(err):
 			return err
 		default:
 			// Encoding comes first, since a read that cannot be written says nothing of Kafka.
@@ -188,12 +200,12 @@ func (p *Publisher) split(reads []sensors.Read) (now, later []sensors.Read) {
 	return now, later
 }
 
-// publish is a live publish to Kafka.
+// publish is a live publish to Kafka. It does not end with ctx.
 func (p *Publisher) publish(ctx context.Context, reads []sensors.Read) error {
 	p.circuit.Lock()
 	closed := p.circuit.ctx
 	p.circuit.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.Patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Patience)
 	defer cancel()
 	defer context.AfterFunc(closed, cancel)()
 	began := time.Now()

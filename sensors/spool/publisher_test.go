@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -462,18 +463,55 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestImpatientCallers: Kafka hangs, and no sender waits for as long as Patience. The first
+// publish opens the circuit all the same and is spooled, and so is what follows, at once.
+func TestImpatientCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, Config{}, PublisherConfig{})
+		s.run(t)
+		s.broker.set(func() { s.broker.hung = true })
+		for i := range 6 {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			began := time.Now()
+			if err := s.pub.Publish(ctx, readsFrom(i, 1)); err != nil {
+				t.Errorf("Publish: %v", err)
+			}
+			if took := time.Since(began); took > 900*time.Millisecond || i > 0 && took > 10*time.Millisecond {
+				t.Errorf("publish %d took %v", i, took)
+			}
+			cancel()
+		}
+		if st := s.pub.Stats(); !st.Open || st.Trips != 1 || st.Spooled != 6 || s.spool.Stats().Depth != 6 {
+			t.Errorf("stats %+v, %+v", st, s.spool.Stats())
+		}
+		s.broker.set(func() { s.broker.hung = false })
+		s.wait(t, 10*time.Second)
+		s.stop()
+		if got, want := s.broker.firsts(), ids(readsFrom(0, 6)); !slices.Equal(got, want) {
+			t.Errorf("Kafka has %v, want %v", got, want)
+		}
+		s.spool.Close()
+	})
+}
+
 // TestCallerGone: that a caller gives up says nothing of Kafka.
 func TestCallerGone(t *testing.T) {
-	s := newSite(t, Config{}, PublisherConfig{})
-	s.broker.hung = true
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if err := s.pub.Publish(ctx, readsFrom(0, 1)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Publish: %v", err)
-	}
-	if st := s.pub.Stats(); st.Open || st.Spooled > 0 {
-		t.Errorf("stats %+v", st)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, Config{}, PublisherConfig{})
+		s.broker.delay = 100 * time.Millisecond
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if err := s.pub.Publish(ctx, readsFrom(0, 1)); err != nil {
+			t.Errorf("Publish: %v", err)
+		}
+		if err := s.pub.Publish(ctx, readsFrom(1, 1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Publish of a caller that has gone before: %v", err)
+		}
+		if st := s.pub.Stats(); st.Open || st.Spooled > 0 || st.Direct != 1 {
+			t.Errorf("stats %+v", st)
+		}
+		s.spool.Close()
+	})
 }
 
 // TestOneFailsAllFallBack: when one publish fails, those under way do not wait out their

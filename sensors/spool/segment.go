@@ -103,8 +103,10 @@ type segment struct {
 	first   uint64    // number of its first read
 	next    uint64    // number after its last durable read
 	size    int64     // durable bytes
-	opened  time.Time // when it was begun
 	written time.Time // when it was last written to
+	// begun and ahead are moment.uptime and ahead of when it was begun, 0 for one of before
+	// Open. A step of the clock begins another.
+	begun, ahead time.Duration
 }
 
 func (g *segment) name() string { return segmentName(g.first) }

@@ -55,8 +55,10 @@ type Config struct {
 	// again when all of it is drained. 16 MiB, but no more than an eighth of MaxBytes nor
 	// of the room there is.
 	SegmentBytes int64
-	// MaxAge is the legal maximum of a read, counted from its arrival (Received, or TS
-	// when it has none): Drain drops what is older. LegalMaxAge.
+	// MaxAge is the legal maximum of a read: Drain drops what is older. It counts from
+	// arrival, which is Received, or TS when that is later and not in the future. When the
+	// clock of the machine is set meanwhile nothing grows older by it, and a read with
+	// neither a Received nor a TS that can be counts from Append or Open. LegalMaxAge.
 	MaxAge time.Duration
 	// Clock is time.Now when nil.
 	Clock func() time.Time
@@ -65,6 +67,8 @@ type Config struct {
 
 	open  func(path string) (disk, error) // of tests
 	noCRC bool                            // of tests: what comes of believing every record
+	// uptime, of tests, is the time since Open at a time of Clock, which says it itself otherwise.
+	uptime func(now time.Time) time.Duration
 }
 
 const (
@@ -87,6 +91,7 @@ type Spool struct {
 	cfg   Config
 	log   *zap.Logger
 	disk  disk
+	began time.Time // when it was opened
 	calls chan *call
 	// closing is closed by Close, done when the last commit is over.
 	closing   chan struct{}
@@ -112,11 +117,11 @@ type Spool struct {
 		storedAt time.Time
 	}
 
-	mu       sync.Mutex // never held over I/O; taken last
-	segs     []*segment // by first; the last may be tail.seg
-	next     uint64     // number of the next read to be appended: all below are durable
-	pos      uint64     // number of the next read to be drained
-	oldest   int64      // arrival of the read at pos, or of one shortly before it
+	mu       sync.Mutex    // never held over I/O; taken last
+	segs     []*segment    // by first; the last may be tail.seg
+	next     uint64        // number of the next read to be appended: all below are durable
+	pos      uint64        // number of the next read to be drained
+	oldest   time.Duration // arrival of the read at pos, or of one shortly before it, since Open
 	passages passages
 	stats    Stats
 }
@@ -145,7 +150,8 @@ type call struct {
 	records  []byte // without numbers
 	reads    int
 	passages []uint64 // of the reads, 0 for none
-	arrived  int64    // of the first
+	received int64    // of the first
+	ts       int64    // of the first
 	done     chan error
 }
 
@@ -177,6 +183,10 @@ func Open(cfg Config) (_ *Spool, err error) {
 		calls: make(chan *call), closing: make(chan struct{}), done: make(chan struct{}), more: make(chan struct{}, 1),
 	}
 	s.head.w.noCRC = cfg.noCRC
+	s.began = cfg.Clock()
+	if cfg.uptime == nil {
+		s.cfg.uptime = func(now time.Time) time.Duration { return now.Sub(s.began) }
+	}
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool: open %s: %w", cfg.Dir, err), s.leave(), d.close())
 	}
@@ -208,7 +218,7 @@ func (s *Spool) recover() error {
 		first, ok := parseSegmentName(e.name)
 		switch {
 		case ok:
-			s.segs = append(s.segs, &segment{first: first, size: e.size, opened: e.written, written: e.written})
+			s.segs = append(s.segs, &segment{first: first, size: e.size, written: e.written})
 		case e.name == positionName+tempSuffix:
 			_ = s.disk.remove(e.name) // replaced the next time otherwise
 		case e.name != positionName && e.name != lockName:
@@ -381,19 +391,15 @@ func (s *Spool) recoverPassages() error {
 func (s *Spool) recoverOldest() error {
 	g := s.segs[0]
 	var r sensors.Read
+	at, found := s.look(), false
+	s.oldest = at.uptime - at.age(g, g.written.UnixMilli(), 0)
 	_, err := s.scan(g, g.next, func(number uint64, payload []byte) {
-		if s.oldest == 0 && number >= s.pos && sensors.DecodeView(payload, &r) == nil {
-			s.oldest = arrival(&r)
+		if !found && number >= s.pos && sensors.DecodeView(payload, &r) == nil {
+			s.oldest, found = at.uptime-at.age(g, r.Received, r.TS), true
 		}
 	})
-	if s.oldest == 0 {
-		s.oldest = g.written.UnixMilli()
-	}
 	return err
 }
-
-// arrival is when a read came to the gateway, milliseconds since 1970.
-func arrival(r *sensors.Read) int64 { return cmp.Or(r.Received, r.TS) }
 
 // Append returns nil once all of the reads are on the disk: written and synced with
 // fsync, by one fsync for all calls of the moment. ErrFull, ErrClosed and ErrInvalid say
@@ -425,7 +431,7 @@ func encode(reads []sensors.Read) (*call, error) {
 		c.passages[i] = passageOf(&reads[i])
 	}
 	if len(reads) > 0 {
-		c.arrived = arrival(&reads[0])
+		c.received, c.ts = reads[0].Received, reads[0].TS
 	}
 	return c, nil
 }
@@ -484,7 +490,7 @@ func (s *Spool) Stats() Stats {
 		st.Bytes += g.size
 	}
 	if st.Depth > 0 {
-		st.OldestAge = max(0, s.cfg.Clock().Sub(time.UnixMilli(s.oldest)))
+		st.OldestAge = max(0, s.look().uptime-s.oldest)
 	}
 	return st
 }

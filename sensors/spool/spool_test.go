@@ -637,6 +637,7 @@ func TestMaxAge(t *testing.T) {
 	s := open(t, d.config(Config{MaxAge: 10 * time.Hour, Clock: clock}))
 	old := at(1)
 	old.Received -= (10*time.Hour + time.Second).Milliseconds()
+	old.TS = old.Received - 50
 	young := at(2)
 	young.Received = 0 // TS counts then
 	appendAll(t, s, old, young)
@@ -671,6 +672,155 @@ func TestMaxAge(t *testing.T) {
 		t.Errorf("stats %+v", st)
 	}
 	wantIDs(t, drainAll(t, s, 10), []sensors.Read{at(4)})
+}
+
+// clocks are the clocks of a machine whose wall clock can be set.
+type clocks struct {
+	mu   sync.Mutex
+	wall time.Time
+	up   time.Duration
+}
+
+// date is a time of a test.
+func date(day int) time.Time { return time.Date(2026, 11, day, 12, 0, 0, 0, time.UTC) }
+
+func (c *clocks) now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.wall }
+
+func (c *clocks) set(to time.Time) { c.mu.Lock(); defer c.mu.Unlock(); c.wall = to }
+
+func (c *clocks) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wall, c.up = c.wall.Add(d), c.up+d
+}
+
+// boot opens the spool of a machine that has just started with a time.
+func (c *clocks) boot(t *testing.T, d *memDisk, at time.Time) *Spool {
+	t.Helper()
+	c.set(at)
+	c.up = 0
+	return open(t, d.config(Config{
+		MaxAge: 10 * time.Hour, Clock: c.now,
+		uptime: func(time.Time) time.Duration { c.mu.Lock(); defer c.mu.Unlock(); return c.up },
+	}))
+}
+
+// at is a read of now, whose sensor has another clock.
+func (c *clocks) at(n int, ts time.Time) sensors.Read {
+	r := read(n)
+	r.Received, r.TS = c.now().UnixMilli(), ts.UnixMilli()
+	return r
+}
+
+// TestClockIsSet: whatever the clock of the machine did, a read is handed on for MaxAge after
+// it has come, and not after that.
+func TestClockIsSet(t *testing.T) {
+	unset := time.Unix(120, 0)
+	for _, tt := range []struct {
+		name      string
+		boot, set time.Time // the clock when reads come, and then
+		ts        time.Time // of the sensors
+	}{
+		{"no clock, then the right time", unset, date(24), date(24)},
+		{"no clock anywhere", unset, date(24), unset},
+		{"the time of when it was switched off", date(4), date(24), date(24)},
+		{"the time of when it was switched off, sensors too", date(4), date(24), date(4)},
+		{"years ahead, then the right time", date(24).AddDate(20, 0, 0), date(24), date(24)},
+		{"days ahead, sensors behind", date(26), date(24), date(4)},
+		{"right, then years ahead", date(24), date(24).AddDate(20, 0, 0), date(24)},
+		{"a small step back", date(24), date(24).Add(-30 * time.Second), date(24)},
+		{"never set", unset, unset, unset},
+		{"right", date(24), date(24), date(24)},
+	} {
+		for _, wait := range []time.Duration{2 * time.Hour, 9 * time.Hour, 10*time.Hour + 15*time.Minute} {
+			for _, whole := range []bool{false, true} { // all of the segment has the same age
+				t.Run(fmt.Sprintf("%s/wait=%v/whole=%v", tt.name, wait, whole), func(t *testing.T) {
+					c, d := new(clocks), newMemDisk()
+					s := c.boot(t, d, tt.boot)
+					c.pass(30 * 24 * time.Hour)
+					c.set(tt.boot)
+					want := []sensors.Read{c.at(1, tt.ts)}
+					appendAll(t, s, want...)
+					c.pass(30 * time.Minute)
+					whole := whole || tt.set.Equal(unset) // without any time all has the age of the first
+					if !whole {
+						second := c.at(2, tt.ts.Add(30*time.Minute))
+						appendAll(t, s, second)
+						want = append(want, second)
+					}
+					c.set(tt.set.Add(30 * time.Minute))
+					third := c.at(3, tt.ts)
+					if !whole {
+						appendAll(t, s, third)
+						want = append(want, third)
+					}
+					c.pass(wait - 30*time.Minute)
+					if age := s.Stats().OldestAge; (age - wait).Abs() > clockStep {
+						t.Errorf("oldest %v, want %v", age, wait)
+					}
+					if wait > 10*time.Hour {
+						want = want[1:]
+					}
+					wantIDs(t, drainAll(t, s, 10), want)
+				})
+			}
+		}
+	}
+}
+
+// TestSmallStep: a read that came before the clock went back by less than clockStep is new.
+func TestSmallStep(t *testing.T) {
+	m := moment{now: date(24), uptime: time.Hour}
+	if age := m.age(new(segment), date(24).Add(clockStep/2).UnixMilli(), 0); age != 0 {
+		t.Errorf("age %v, want 0", age)
+	}
+}
+
+// TestClockIsSetBefore: the reads of before a restart came while the clock was not set, and
+// nothing tells any more by how much.
+func TestClockIsSetBefore(t *testing.T) {
+	unset := time.Unix(120, 0)
+	for _, tt := range []struct {
+		name           string
+		boot, ts, open time.Time
+		kept           time.Duration // from Open; 0 for not at all
+	}{
+		{"no clock", unset, date(24), date(24), 10 * time.Hour},
+		{"no clock, and the reads are old", unset, date(20), date(24), 0},
+		{"no clock anywhere", unset, unset, date(24), 10 * time.Hour},
+		{"the time of when it was switched off", date(4), date(24), date(24), 10 * time.Hour},
+		{"years ahead", date(24).AddDate(20, 0, 0), date(24), date(24), 10 * time.Hour},
+		{"years ahead everywhere", date(24).AddDate(20, 0, 0), date(24).AddDate(20, 0, 0), date(24), 10 * time.Hour},
+		{"right", date(20), date(20), date(24), 0},
+		{"right, and unset now", date(24), date(24), unset, 10 * time.Hour},
+	} {
+		for _, wait := range []time.Duration{0, 9 * time.Hour, 11 * time.Hour} {
+			t.Run(fmt.Sprintf("%s/wait=%v", tt.name, wait), func(t *testing.T) {
+				c, d := new(clocks), newMemDisk()
+				s := c.boot(t, d, tt.boot)
+				want := []sensors.Read{c.at(1, tt.ts)}
+				appendAll(t, s, want...)
+				s.Close()
+				d.written = tt.boot
+				s = c.boot(t, d, tt.open)
+				if wait >= tt.kept {
+					want = nil
+				}
+				// The file goes with the last read, whether Kafka is there or not.
+				away := errors.New("away")
+				c.pass(wait)
+				for range 2 {
+					if _, err := s.Drain(t.Context(), 10, func(context.Context, []sensors.Read) error { return away }); err != nil && !errors.Is(err, away) {
+						t.Errorf("Drain: %v", err)
+					}
+				}
+				if st := s.Stats(); st.Depth != uint64(len(want)) || st.TooOld != uint64(1-len(want)) {
+					t.Errorf("stats %+v", st)
+				}
+				wantIDs(t, drainAll(t, s, 10), want)
+			})
+		}
+	}
 }
 
 // TestConcurrent appends from many goroutines while another drains: each finds its own reads

@@ -135,7 +135,7 @@ func (r *Registry) Gateway(g *sensors.Gateway) {
 		batches  = desc("sensors_batches_total", "Requests published.")
 		failures = desc("sensors_publish_failures_total", "Requests that could not be published; their senders were told to come again.")
 		delay    = desc("sensors_delay_seconds", "From capture by the sensor's clock to arrival. Negative: that clock runs ahead.")
-		unknown  = desc("sensors_unknown_reads_total", "Reads of sensors that the registry has not, by what became of them: accept, quarantine, refuse. Any: see `vigie sensors health` for which, and register them.", "outcome")
+		unknown  = desc("sensors_unknown_reads_total", "Reads of sensors that the registry has not, by what became of them: accept, quarantine, refuse, or lost when the quarantine could not be written. Any: see `vigie sensors health` for which, and register them.", "outcome")
 		repeated = desc("sensors_duplicate_reads_total", "Accepted reads that the same sensor had sent a moment before. Many: our answers do not reach it, or it repeats itself.")
 		silent   = desc("sensors_silent", "Registered sensors of which nothing was heard for longer than is usual for them at this hour. See `vigie sensors health` for which.")
 		unlisted = desc("sensors_unregistered", "Sensors that sent reads and are not in the registry, for a week after the last one.")
@@ -165,6 +165,7 @@ func (r *Registry) Gateway(g *sensors.Gateway) {
 		for policy, n := range s.UnknownSensor {
 			emit(counter(unknown, n, sensors.UnknownPolicy(policy).String()))
 		}
+		emit(counter(unknown, s.QuarantineLost, "lost"))
 		emit(counter(repeated, s.Duplicates))
 		h := g.Health()
 		emit(gauge(silent, float64(h.Silent)))

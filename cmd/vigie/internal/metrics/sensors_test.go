@@ -45,6 +45,7 @@ func TestGatewaySensors(t *testing.T) {
 		"vigie_sensors_silent 1", "vigie_sensors_unregistered 1", "vigie_sensors_watched 4", "vigie_sensors_untold_reads_total 0",
 		"vigie_sensors_duplicate_reads_total 1",
 		`vigie_sensors_unknown_reads_total{outcome="accept"} 1`, `vigie_sensors_unknown_reads_total{outcome="refuse"} 0`,
+		`vigie_sensors_unknown_reads_total{outcome="lost"} 0`,
 		`vigie_sensors_skew_seconds_bucket{le="-60"} 1`, `vigie_sensors_skew_seconds_bucket{le="0.5"} 2`,
 		`vigie_sensors_skew_seconds_bucket{le="5"} 3`, `vigie_sensors_skew_seconds_bucket{le="3600"} 3`,
 		`vigie_sensors_skew_seconds_bucket{le="+Inf"} 4`, "vigie_sensors_skew_seconds_count 4",
