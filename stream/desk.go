@@ -76,8 +76,9 @@ func room(t watchlist.Tolerance, entries int) error {
 }
 
 // ImportReport is the plan of an import and what became of it. Nothing is
-// applied unless every row is good.
+// applied unless every row is good, or the bad ones were given up beforehand.
 type ImportReport struct {
+	Format   string               `json:"format,omitempty"` // layout of a file of entries
 	Rows     int                  `json:"rows"`
 	Added    int                  `json:"added"`
 	Changed  int                  `json:"changed"`
@@ -459,19 +460,40 @@ func (d *Desk) why(actor, reason string) (*control.Why, error) {
 	return &control.Why{Actor: actor, Reason: reason, At: d.cfg.Clock()}, nil
 }
 
-// Import plans a CSV against a list and, unless dryRun, adds and changes the
-// entries. Entries that the file does not name stay. One bad row and nothing is
-// applied; the report names every bad row. Good rows that would leave more
-// entries on the list than its tolerance allows are refused with a *FullError,
-// in a trial too.
+// ImportOptions say how a file is imported. The zero value recognises the format
+// and applies nothing unless every row is good.
+type ImportOptions struct {
+	DryRun bool // plan, and change nothing
+	// Partial applies the good rows although others are bad, if the report can
+	// name every error: what nobody is told of would be lost.
+	Partial  bool
+	Format   watchlist.Format
+	Defaults watchlist.Defaults
+}
+
+// Import is ImportFile of a CSV that says all that an entry needs.
 func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dryRun bool) (ImportReport, error) {
+	return d.ImportFile(ctx, actor, list, csv, ImportOptions{DryRun: dryRun, Format: watchlist.FormatCSV})
+}
+
+// ImportFile plans a file against a list and, unless it is a trial, adds and
+// changes the entries. Entries that the file does not name stay. One bad row and
+// nothing is applied unless the options say so; the report names every bad row. Good
+// rows that would leave more entries on the list than its tolerance allows are
+// refused with a *FullError, in a trial too, and wrong or missing defaults with an
+// *InvalidError.
+func (d *Desk) ImportFile(ctx context.Context, actor, list string, file io.Reader, opt ImportOptions) (ImportReport, error) {
 	l, ok := d.List(list)
 	if !ok {
 		return ImportReport{}, ErrNoList
 	}
 	now := d.cfg.Clock()
-	im, err := watchlist.ParseCSV(csv, l, now, d.cfg.Zone)
-	if err != nil {
+	im, err := watchlist.ParseEntries(file, l, now, watchlist.ImportOptions{Format: opt.Format, Defaults: opt.Defaults, Zone: d.cfg.Zone})
+	var wrong *watchlist.DefaultsError
+	switch {
+	case errors.As(err, &wrong):
+		return ImportReport{}, &InvalidError{Fields: wrong.Fields}
+	case err != nil:
 		return ImportReport{}, fmt.Errorf("stream: import: %w", err)
 	}
 	d.writing.Lock()
@@ -482,7 +504,7 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 	case now.Tolerance != l.Tolerance:
 		return ImportReport{}, ErrChanged // the rows were judged by the old one
 	}
-	rep := ImportReport{Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Version: d.cfg.Replica.Version()}
+	rep := ImportReport{Format: im.Format.String(), Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Version: d.cfg.Replica.Version()}
 	var added, changed []*watchlist.Entry
 	var held int
 	d.cfg.Replica.View(func(s *control.State) {
@@ -490,7 +512,7 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 		held = s.Len(list)
 	})
 	rep.Added, rep.Changed = len(added), len(changed)
-	if rep.Rejected > 0 {
+	if rep.Rejected > 0 && (!opt.Partial || rep.Omitted > 0) {
 		return rep, nil
 	}
 	if len(added) > 0 {
@@ -498,7 +520,7 @@ func (d *Desk) Import(ctx context.Context, actor, list string, csv io.Reader, dr
 			return rep, err
 		}
 	}
-	if dryRun {
+	if opt.DryRun {
 		return rep, nil
 	}
 	records := make([]control.Record, 0, len(added)+len(changed))

@@ -313,6 +313,38 @@ func TestPatternsKeepTheirTolerance(t *testing.T) {
 	}
 }
 
+// TestImportInPart gives up bad rows beforehand, and never more than can be named.
+func TestImportInPart(t *testing.T) {
+	h := newHouse(t)
+	h.list("hot", watchlist.ToleranceExact)
+	const file = "Stolen;FR;AB123CD;2026-01-01;2027-12-31\nStolen;FR;0;2026-01-01;2027-12-31\nStolen;;EF456GH;;\n"
+	opt := stream.ImportOptions{Defaults: watchlist.Defaults{CaseRef: "T-1", ValidFor: "30d", Country: "F"}}
+	try := func(what, file string, opt stream.ImportOptions, added, rejected, count int, applied bool) {
+		t.Helper()
+		rep, err := h.desk.ImportFile(t.Context(), "op", "hot", strings.NewReader(file), opt)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if rep.Format != "genetec" || rep.Added != added || rep.Rejected != rejected || rep.Applied != applied || h.desk.Count("hot") != count {
+			t.Errorf("%s: %+v, %d entries", what, rep, h.desk.Count("hot"))
+		}
+	}
+	try("as a whole", file, opt, 2, 1, 0, false)
+	opt.Partial, opt.DryRun = true, true
+	try("in part, a trial", file, opt, 2, 1, 0, false)
+	opt.DryRun = false
+	bad := strings.Repeat("Stolen;FR;0;2026-01-01;2027-12-31\n", watchlist.MaxRowErrors+1)
+	try("with more errors than can be named", file+bad, opt, 2, watchlist.MaxRowErrors+2, 0, false)
+	try("in part", file, opt, 2, 1, 2, true)
+	try("in part, again", file, opt, 0, 1, 2, true)
+
+	_, err := h.desk.ImportFile(t.Context(), "op", "hot", strings.NewReader(file), stream.ImportOptions{})
+	var invalid *stream.InvalidError
+	if !errors.As(err, &invalid) || len(invalid.Fields) != 1 || invalid.Fields[0].Field != "case_ref" {
+		t.Errorf("without a case reference: %v", err)
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

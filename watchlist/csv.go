@@ -27,10 +27,12 @@ const (
 
 // Import is a parsed file, before anything is written.
 type Import struct {
+	// Format is the layout of the file: as told, or as recognised.
+	Format Format
 	// Entries are the good rows in the order of the file. An entry here may
 	// still be replaced by its copy in Diff; write what Diff returns.
 	Entries []*Entry
-	// Rows is the number of rows below the header that have content: the
+	// Rows is the number of rows that have content, headers not counted: the
 	// good ones and the Rejected ones.
 	Rows, Rejected int
 	// Errors are all errors of all rows in the order of the file, but at most
@@ -45,7 +47,7 @@ type Import struct {
 // RowError is one rule that one row breaks. Its text never contains what the
 // row holds.
 type RowError struct {
-	Row    int    `json:"row"`              // as a spreadsheet numbers it: 1 is the header
+	Row    int    `json:"row"`              // as a spreadsheet numbers it: 1 is the first, the header if there is one
 	Column string `json:"column,omitempty"` // English name of the column; empty for the row as a whole
 	Reason string `json:"reason"`
 }
@@ -82,6 +84,7 @@ const (
 
 	colUnnamed column = -1
 	colUnknown column = -2
+	colError   column = -3 // what WriteRejected wrote; not read
 )
 
 // columnNames begins with the English name, which is the JSON name of the field;
@@ -102,7 +105,11 @@ var columnNames = [numColumns][]string{
 	colSafety:     {"safety", "officer safety", "sécurité", "consigne de sécurité", "mise en garde", "danger"},
 }
 
-// mandatoryColumns must be in the header: NewEntry refuses an entry without them.
+// errorColumn is the header of the column that WriteRejected adds.
+const errorColumn = "error"
+
+// mandatoryColumns must be in the header, or be given to all rows by Defaults:
+// NewEntry refuses an entry without them.
 var mandatoryColumns = []column{colPlate, colReason, colCaseRef, colValidUntil}
 
 // frenchWords are what French files say for an action or a priority.
@@ -120,11 +127,17 @@ var frenchWords = map[column]map[string]string{
 	}),
 }
 
-func (c column) String() string { return columnNames[c][0] }
+// String is the JSON name of the field of an entry that c fills.
+func (c column) String() string {
+	if c >= numColumns {
+		return layoutColumns[c].field.String()
+	}
+	return columnNames[c][0]
+}
 
 // columnsByName finds a column by the fold of its header.
 var columnsByName = func() map[string]column {
-	m := make(map[string]column)
+	m := map[string]column{errorColumn: colError}
 	for c, names := range columnNames {
 		for _, name := range names {
 			m[fold(name)] = column(c)
@@ -170,14 +183,15 @@ func fold(s string) string {
 // row that is not; that row and the rest are then Windows-1252, unless a mark or
 // an earlier row has shown the file to be UTF-8. A quoted cell may hold
 // separators, doubled quotes, and line breaks, which become spaces. Empty rows
-// are skipped, but RowError.Row counts them, as spreadsheets do. An apostrophe
-// before = + - or @ is dropped: exports put it there so that a spreadsheet does
-// not take the cell for a formula.
+// are skipped, but RowError.Row counts them, as spreadsheets do. A cell that a
+// spreadsheet would run as a formula is an error; an apostrophe before = + - or @
+// says that it is text, and is dropped: exports put it there.
 //
 // The first row names the columns, in any order; case, accents, spaces,
 // underscores, dashes and apostrophes make no difference. Mandatory are plate,
 // reason, case_ref and valid_until. A column of another name is an error, since
-// what it holds would be lost silently. The names, and those met in other files:
+// what it holds would be lost silently; only one called error, which WriteRejected
+// adds, is passed over. The names, and those met in other files:
 //
 //	plate        license plate, licence plate, registration, registration number, plaque,
 //	             plaque d'immatriculation, immatriculation, immat, numéro d'immatriculation,
@@ -210,50 +224,7 @@ func fold(s string) string {
 // rows. Otherwise it is that of r. Bad rows are no error but are in Import.Errors,
 // so that all can be mended at once.
 func ParseCSV(r io.Reader, l *List, now time.Time, loc *time.Location) (*Import, error) {
-	rows := newRowReader(r)
-	header, err := rows.header()
-	if err != nil {
-		return nil, err
-	}
-	im := new(Import)
-	seen := make(map[wanted]int)
-	for {
-		cells, fault, err := rows.next()
-		switch {
-		case err == io.EOF:
-			return im, nil
-		case err != nil:
-			return nil, fmt.Errorf("watchlist: read CSV after row %d: %w", rows.row, err)
-		case fault == "" && blank(cells):
-			continue
-		}
-		if im.Rows++; im.Rows > MaxImportRows {
-			return nil, &FileError{fmt.Sprintf("the file has more than %d rows; cut it up: an import adds to the list", MaxImportRows)}
-		}
-		var errs fieldErrors
-		var row csvRow
-		if fault != "" {
-			errs.add("", fault)
-		} else {
-			errs = row.assign(header, cells, &rows.text)
-		}
-		if errs == nil {
-			errs = row.parse(l, now, loc)
-			if w := (wanted{row.entry.Key, row.entry.Pattern, row.entry.Country}); !row.badCountry && (w.key != 0 || !w.pattern.IsZero()) {
-				if first, ok := seen[w]; ok {
-					errs.add(colPlate.String(), fmt.Sprintf("is the same plate and country as in row %d", first))
-				} else {
-					seen[w] = rows.row
-				}
-			}
-		}
-		if errs != nil {
-			im.reject(rows.row, errs)
-			continue
-		}
-		im.Entries = append(im.Entries, row.entry)
-		im.fromNow = append(im.fromNow, row.input.ValidFrom.IsZero())
-	}
+	return ParseEntries(r, l, now, ImportOptions{Format: FormatCSV, Zone: loc})
 }
 
 // wanted is what a list holds once.
@@ -300,77 +271,6 @@ func (im *Import) Diff(existing func(id string) *Entry) (added, changed []*Entry
 		}
 	}
 	return added, changed, same
-}
-
-// csvRow is one row on its way to an entry.
-type csvRow struct {
-	cells      [numColumns]string
-	input      EntryInput
-	entry      *Entry
-	badCountry bool
-}
-
-// assign puts the cells of a row under their columns.
-func (row *csvRow) assign(header []column, cells [][]byte, text *textDecoder) (errs fieldErrors) {
-	if !text.look(cells) {
-		errs.add("", "is not UTF-8, as the file is up to here")
-		return errs
-	}
-	for i, cell := range cells {
-		s := strings.TrimSpace(text.decode(cell))
-		switch {
-		case s == "":
-		case i >= len(header):
-			errs.add("", fmt.Sprintf("has more cells than the header, which has %d", len(header)))
-			return errs
-		case header[i] == colUnnamed:
-			errs.add("", fmt.Sprintf("has a value in column %d, which the header does not name", i+1))
-		default:
-			row.cells[header[i]] = s
-		}
-	}
-	return errs
-}
-
-// parse makes the entry, or says everything that is wrong with the row.
-func (row *csvRow) parse(l *List, now time.Time, loc *time.Location) fieldErrors {
-	c := &row.cells
-	row.input = EntryInput{
-		Plate:     c[colPlate],
-		Country:   c[colCountry],
-		Reason:    c[colReason],
-		Action:    csvWord(colAction, c[colAction]),
-		Priority:  csvWord(colPriority, c[colPriority]),
-		CaseRef:   c[colCaseRef],
-		Requester: c[colRequester],
-		Vehicle:   c[colVehicle],
-		Safety:    c[colSafety],
-	}
-	var dates fieldErrors
-	date := func(col column, dst *time.Time, parse func(string, *time.Location) (time.Time, error)) {
-		if c[col] == "" {
-			return
-		}
-		var err error
-		if *dst, err = parse(c[col], loc); err != nil {
-			dates.add(col.String(), err.Error())
-		}
-	}
-	date(colValidFrom, &row.input.ValidFrom, ParseValidFrom)
-	date(colValidUntil, &row.input.ValidUntil, ParseValidUntil)
-
-	entry, errs := newEntry(l, row.input, now)
-	row.entry = entry
-	row.badCountry = slices.ContainsFunc(errs, func(e FieldError) bool { return e.Field == colCountry.String() })
-	if dates == nil {
-		return errs
-	}
-	// A date that cannot be read says enough; what newEntry made of its
-	// absence would mislead.
-	errs = slices.DeleteFunc(errs, func(e FieldError) bool {
-		return e.Field == colValidFrom.String() || e.Field == colValidUntil.String()
-	})
-	return append(errs, dates...)
 }
 
 // csvWord returns the word that NewEntry knows for a word in a file.
@@ -424,11 +324,7 @@ func (d *textDecoder) decode(cell []byte) string {
 	if bytes.ContainsAny(cell, "\r\n") {
 		cell = bytes.Join(bytes.FieldsFunc(cell, func(r rune) bool { return r == '\r' || r == '\n' }), []byte{' '})
 	}
-	s := string(cell)
-	if strings.HasPrefix(s, "'") && isFormula(s) {
-		s = s[1:]
-	}
-	return s
+	return string(cell)
 }
 
 func isASCII(b []byte) bool {
@@ -447,9 +343,10 @@ func isASCII(b []byte) bool {
 // skips empty lines without counting them, and does not recover.
 type rowReader struct {
 	src  io.Reader
-	sep  byte
+	sep  byte // 0 for lines without quotes, cut at NUL
 	text textDecoder
-	row  int // number of the row that next returned last
+	row  int    // number of the row that next returned last
+	raw  []byte // that row with its line break, in buf; nil when it is too long
 
 	buf  [MaxRowBytes + 1]byte
 	r, w int  // buf[r:w] is read and not yet used
@@ -460,80 +357,85 @@ type rowReader struct {
 
 func newRowReader(src io.Reader) *rowReader { return &rowReader{src: src} }
 
-// header reads the first row and finds out the separator. It returns the column
-// of each cell.
-func (rr *rowReader) header() ([]column, error) {
+// begin reads the first window, and refuses what is no text.
+func (rr *rowReader) begin() error {
 	if err := rr.fill(); err != nil {
-		return nil, fmt.Errorf("watchlist: read CSV: %w", err)
+		return fmt.Errorf("watchlist: read the file: %w", err)
 	}
 	start := rr.buf[:rr.w]
 	switch {
 	case len(bytes.TrimSpace(start)) == 0:
-		return nil, headerError("is empty")
+		return headerError("is empty")
 	case bytes.HasPrefix(start, []byte("\xff\xfe")), bytes.HasPrefix(start, []byte("\xfe\xff")):
-		return nil, headerError("is UTF-16; save it as CSV in UTF-8")
+		return headerError("is UTF-16; save it as CSV in UTF-8")
 	case bytes.HasPrefix(start, []byte("PK\x03\x04")), bytes.HasPrefix(start, []byte("\xd0\xcf\x11\xe0")):
-		return nil, headerError("is a workbook; save it as CSV in UTF-8")
+		return headerError("is a workbook; save it as CSV in UTF-8")
 	case bytes.HasPrefix(start, []byte("\xef\xbb\xbf")):
 		rr.text.utf8 = true
 		rr.r = 3
 		if err := rr.fill(); err != nil {
-			return nil, fmt.Errorf("watchlist: read CSV: %w", err)
+			return fmt.Errorf("watchlist: read the file: %w", err)
 		}
 	}
 	if !rr.eof && lineLen(rr.buf[:rr.w]) == 0 {
-		return nil, headerError(fmt.Sprintf("begins with a row of more than %d bytes", MaxRowBytes))
+		return headerError(fmt.Sprintf("begins with a row of more than %d bytes", MaxRowBytes))
 	}
-	var best []column
-	var names []string // of best, as written
-	var sep byte
+	return nil
+}
+
+// separators are tried in this order.
+var separators = []byte{',', ';', '\t'}
+
+// bestHeader finds the separator that makes the most of the first row as names
+// of table. It returns the column and the text of each cell, or nothing when no
+// cell is a name; reading goes on at the first row.
+func (rr *rowReader) bestHeader(table map[string]column) (cols []column, names []string) {
+	if bytes.HasPrefix(bytes.TrimPrefix(rr.buf[:rr.w], []byte{'"'}), []byte(errorMark)) {
+		return nil, nil // a row that WriteRejected wrote
+	}
 	bestKnown := 0
-	for _, s := range []byte{',', ';', '\t'} {
+	var sep byte
+	for _, s := range separators {
 		rr.r, rr.row, rr.sep = 0, 0, s
 		cells, fault, err := rr.next()
 		if fault != "" || err != nil || !rr.text.look(cells) {
 			continue
 		}
-		cols, texts, known := make([]column, len(cells)), make([]string, len(cells)), 0
+		c, texts, known := make([]column, len(cells)), make([]string, len(cells)), 0
 		for i, cell := range cells {
 			texts[i] = strings.TrimSpace(rr.text.decode(cell))
-			cols[i] = columnOf(texts[i])
-			if cols[i] >= 0 {
+			c[i] = columnOf(texts[i], table)
+			if c[i] >= 0 {
 				known++
 			}
 		}
 		if known > bestKnown {
-			best, names, sep, bestKnown = cols, texts, s, known
+			cols, names, sep, bestKnown = c, texts, s, known
 		}
 	}
-	if best == nil {
-		return nil, headerError("has no header: no cell of its first row is the name of a column")
-	}
 	rr.r, rr.row, rr.sep = 0, 0, sep
-	if _, _, err := rr.next(); err != nil {
-		return nil, err
-	}
-	return best, checkHeader(best, names)
+	return cols, names
 }
 
-func columnOf(name string) column {
+func columnOf(name string, table map[string]column) column {
 	if name == "" {
 		return colUnnamed
 	}
-	if c, ok := columnsByName[fold(name)]; ok {
+	if c, ok := table[fold(name)]; ok {
 		return c
 	}
 	return colUnknown
 }
 
-// checkHeader returns one error for all that is wrong with a header, or nil.
-func checkHeader(cols []column, names []string) error {
+// checkHeader returns what is wrong with a header in which the columns needed
+// must stand, or "".
+func checkHeader(cols []column, names []string, needed []column) string {
 	var faults []string
 	hasPlate := slices.Contains(cols, colPlate)
 	at := make(map[column]int)
 	for i, c := range cols {
 		switch {
-		case c == colUnnamed:
+		case c == colUnnamed, c == colError:
 		case c == colUnknown:
 			// Without a plate column the row may be data rather than a header,
 			// and a name with a digit may be a plate: then say where it stands only.
@@ -548,15 +450,15 @@ func checkHeader(cols []column, names []string) error {
 			at[c] = i + 1
 		}
 	}
-	for _, c := range mandatoryColumns {
+	for _, c := range needed {
 		if at[c] == 0 {
-			faults = append(faults, fmt.Sprintf("missing column %s", c))
+			faults = append(faults, "missing column "+c.String()+orFlag(c))
 		}
 	}
 	if faults == nil {
-		return nil
+		return ""
 	}
-	return headerError("has a wrong header: " + strings.Join(faults, "; "))
+	return "has a wrong header: " + strings.Join(faults, "; ")
 }
 
 func headerError(what string) error {
@@ -604,9 +506,11 @@ func (rr *rowReader) next() (cells [][]byte, fault string, err error) {
 			n, fault = rr.w-rr.r, "opens a quote that is not closed"
 		default:
 			rr.row++
+			rr.raw = nil
 			return nil, fmt.Sprintf("is longer than %d bytes", MaxRowBytes), rr.skipLine()
 		}
 	}
+	rr.raw = rr.buf[rr.r : rr.r+n]
 	rr.r += n
 	rr.row++
 	return rr.cells, fault, nil
@@ -654,7 +558,7 @@ func (rr *rowReader) split(b []byte) (n int, fault string) {
 	rr.cells = rr.cells[:0]
 	for i := 0; ; {
 		var cell []byte
-		if i < len(b) && b[i] == '"' {
+		if i < len(b) && b[i] == '"' && rr.sep != 0 {
 			end := closingQuote(b[i+1:])
 			if end < 0 {
 				return 0, ""
@@ -783,4 +687,29 @@ func escapeCell(s string) string {
 func isFormula(s string) bool {
 	s = strings.TrimLeft(s, "'")
 	return s != "" && strings.IndexByte("=+-@", s[0]) >= 0
+}
+
+// unescapeCell undoes escapeCell.
+func unescapeCell(s string) string {
+	if strings.HasPrefix(s, "'") && isFormula(s) {
+		return s[1:]
+	}
+	return s
+}
+
+// runs reports whether s is a formula rather than a text that begins like one: a
+// telephone number may begin with + and a remark with -, but neither begins with
+// the call of a function or of another program.
+func runs(s string) bool {
+	switch {
+	case s == "":
+		return false
+	case s[0] == '=', s[0] == '@':
+		return true
+	case s[0] != '+' && s[0] != '-':
+		return false
+	}
+	call := strings.IndexByte(s, '(')
+	return strings.Contains(s, "|") ||
+		call > 1 && unicode.IsLetter(rune(s[call-1])) && !strings.Contains(s[:call], " ")
 }

@@ -142,7 +142,7 @@ func TestImportRows(t *testing.T) {
 }
 
 func TestImportTexts(t *testing.T) {
-	im := parse(t, head+"AB-123-CD,FR,\"a\r\nb \"\"c\"\"\",'=1,2026-06-30\n"+"EF-456-GH,FR,\u201cx\u201d,''@,2026-06-30\n"+"IJ-456-GH,FR,'x,=1,2026-06-30\n")
+	im := parse(t, head+"AB-123-CD,FR,\"a\r\nb \"\"c\"\"\",'=1,2026-06-30\n"+"EF-456-GH,FR,\u201cx\u201d,''@,2026-06-30\n"+"IJ-456-GH,FR,'x,'=1,2026-06-30\n")
 	var got []string
 	for _, e := range im.Entries {
 		got = append(got, e.Reason, e.CaseRef)

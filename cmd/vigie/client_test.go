@@ -203,6 +203,12 @@ func TestOperatorCommands(t *testing.T) {
 	good := csv("good.csv", "EF-456-GH;vol;2026/18;"+until+"\nGH-789-JK;vol;2026/19;"+until+"\n")
 	bad := csv("bad.csv", "EF-456-GH;vol;2026/18;"+until+"\nGH,789;vol;2026/19;"+until+"\nJK-012-LM;;2026/19;hier\n")
 
+	rejects := filepath.Join(dir, "rejects.csv")
+	ncic := filepath.Join(dir, "ncic.txt")
+	if err := os.WriteFile(ncic, []byte("HEADER\nV123456789LA057020020260309GK482TZ   CA2027MC2019YAMACYLMCBLK\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
 	playSteps(t, []step{
 		{name: "no lists", args: "lists", err: []string{"no lists yet"}},
 		{name: "no lists as JSON", args: "lists -o json", out: []string{`"lists": []`}, json: true},
@@ -228,7 +234,17 @@ func TestOperatorCommands(t *testing.T) {
 		{name: "try an import", args: "lists import stolen " + good + " --dry-run", out: []string{"2 rows: 2 added, 0 changed, 0 the same\n", "a trial: nothing was changed\n"}},
 		{name: "an import that is refused", args: "lists import stolen " + bad, code: 2,
 			err: []string{"The file was not imported, nothing has changed: 2 of 3 rows break rules; correct", "\n  row 3: plate: character 3", "\n  row 4: reason: is mandatory\n", "\n  row 4: valid_until: is not a date"}},
-		{name: "the same for a script", args: "lists import stolen -o json " + bad, code: 2, out: []string{`"type": "urn:vigie:problem:import-rejected"`, `"row": 4`}, err: []string{"row 3: plate"}, json: true},
+		{name: "the same for a script", args: "lists import stolen -o json " + bad, code: 2, out: []string{`"rows": 3`, `"added": 1`, `"rejected": 2`, `"row": 4`, `"applied": false`}, err: []string{"row 3: plate"}, json: true},
+		{name: "a file that cannot be imported, for a script", args: "lists import stolen -o json --format openalpr " + good, code: 2, out: []string{`"type": "urn:vigie:problem:import-file"`}, err: []string{"see the format openalpr"}, json: true},
+		{name: "a file that lacks a default", args: "lists import stolen " + ncic, code: 2, err: []string{"\n  valid_until: ", "--valid-until or --valid-for"}},
+		{name: "an extract of NCIC", args: "lists import stolen --valid-for 2d --dry-run " + ncic, out: []string{"1 rows: 1 added"}},
+		{name: "defaults against each other", args: "lists import stolen --valid-for 2d --valid-until 2027-01-01 " + ncic, code: 1, err: []string{"valid-for"}},
+		{name: "in part without a reject file", args: "lists import stolen --accept-partial " + bad, code: 1, err: []string{"--accept-partial: needs --reject-file"}},
+		{name: "the reject file is the file", args: "lists import stolen --reject-file " + bad + " " + bad, code: 1, err: []string{"--reject-file: is the file that is imported"}},
+		{name: "a reject file that cannot be written", args: "lists import stolen --accept-partial --reject-file " + dir + "/none/x.csv " + bad, code: 1, err: []string{"--reject-file: "}},
+		{name: "a reject file of standard input", args: "lists import stolen --reject-file " + rejects + " -", code: 1, err: []string{"--reject-file: needs a file by its name"}},
+		{name: "in part, a trial", args: "lists import stolen --dry-run --accept-partial --reject-file " + rejects + " " + bad, code: 2, out: []string{"3 rows: 1 added, 0 changed, 0 the same, 2 rejected\n", "a trial"}, err: []string{"Some rows would not be imported", "2 bad rows are in " + rejects}},
+		{name: "an unknown format", args: "lists import stolen --format excel " + good, code: 1, err: []string{"--format: unknown format"}},
 		{name: "an import", args: "lists import stolen " + good, out: []string{"2 rows: 2 added", "in effect everywhere, version"}},
 		{name: "the same again", args: "lists import stolen " + good, out: []string{"2 rows: 0 added, 0 changed, 2 the same"}},
 		{name: "a file that is not there", args: "lists import stolen " + dir + "/none.csv", code: 1, err: []string{"no such file"}},

@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"vigie/cmd/vigie/internal/httpapi"
-	"vigie/stream"
 	"vigie/watchlist"
 )
 
@@ -19,7 +16,7 @@ func newListsCmd() *cobra.Command {
 	c := new(client)
 	cmd := &cobra.Command{
 		Use:   "lists",
-		Short: "Show the watchlists, and create, import or drop one",
+		Short: "Show the watchlists, and create, import, export or drop one",
 		Long: `Show the watchlists. The commands below create, change, fill and drop them, with
 an operator's token in VIGIE_TOKEN or in a file named by --token-file.`,
 		Example: `  vigie lists
@@ -44,7 +41,7 @@ an operator's token in VIGIE_TOKEN or in a file named by --token-file.`,
 		},
 	}
 	c.register(cmd)
-	cmd.AddCommand(newListCreateCmd(c), newListShowCmd(c), newListImportCmd(c), newListDropCmd(c))
+	cmd.AddCommand(newListCreateCmd(c), newListShowCmd(c), newListImportCmd(c), newListExportCmd(c), newListDropCmd(c))
 	return cmd
 }
 
@@ -200,53 +197,6 @@ func (c *client) listToWrite(cmd *cobra.Command, id string, change bool) (*watch
 		return nil, refused(fmt.Errorf("a list has the id %q already; --change alters its settings", id))
 	}
 	return old.List, nil
-}
-
-func newListImportCmd(c *client) *cobra.Command {
-	var dryRun bool
-	cmd := &cobra.Command{
-		Use:   "import LIST FILE.csv",
-		Short: "Add and change the entries that a CSV file names",
-		Long: `Add and change the entries that a CSV file names; entries that it does not name
-stay. Columns go by name, in English or French (plate, reason, case_ref and
-valid_until are mandatory); ; , or tab between them, UTF-8 or Windows-1252, dates
-as yyyy-mm-dd or dd/mm/yyyy. One bad row and nothing is changed: every bad row is
-named, and the exit code is 2. "-" reads standard input.`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			file := cmd.InOrStdin()
-			if args[1] != "-" {
-				f, err := os.Open(args[1])
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				file = f
-				if info, err := f.Stat(); err == nil && info.Size() > 1<<20 {
-					fmt.Fprintf(cmd.ErrOrStderr(), "sending %s, %d MB\n", filepath.Base(args[1]), info.Size()>>20)
-				}
-			}
-			path := listPath(args[0]) + "/import"
-			if dryRun {
-				path += "?dry_run=1"
-			}
-			var rep stream.ImportReport
-			// net/http closes a body that can be closed; standard input is not ours.
-			if err := c.do(cmd, "POST", path, "text/csv", io.NopCloser(file), &rep); err != nil {
-				return err
-			}
-			return c.print(cmd, rep, func(w io.Writer) {
-				fmt.Fprintf(w, "%d rows: %d added, %d changed, %d the same\n", rep.Rows, rep.Added, rep.Changed, rep.Same)
-				if rep.Applied {
-					fmt.Fprintf(w, "in effect everywhere, version %d\n", rep.Version)
-				} else {
-					fmt.Fprintln(w, "a trial: nothing was changed")
-				}
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done, and change nothing")
-	return cmd
 }
 
 func newListDropCmd(c *client) *cobra.Command {

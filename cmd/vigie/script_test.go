@@ -55,6 +55,11 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"await": await,
+			// replace FILE OLD NEW does so wherever OLD stands.
+			"replace": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := strings.ReplaceAll(ts.ReadFile(args[0]), args[1], args[2])
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+			},
 		},
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"vigie/sensors"
 	"vigie/sensors/ingest"
+	"vigie/sensors/spool"
 	"vigie/stream"
 	"vigie/stream/redisqueue"
 	"vigie/watchlist"
@@ -32,6 +33,8 @@ type Problem struct {
 	Detail string         `json:"detail,omitempty"`
 	Mend   string         `json:"mend,omitempty"`
 	Errors []ProblemError `json:"errors,omitempty"`
+	// Report is the plan of an import that was refused, without its errors.
+	Report *stream.ImportReport `json:"report,omitempty"`
 }
 
 // ProblemError is one broken rule: of a field, of the read at an index of a
@@ -130,6 +133,7 @@ var problems = []struct {
 	{errMediaType, 415, "media-type", "This content type is not taken here", "set Content-Type to one that /v1/openapi.yaml names for this address"},
 	{errEncoding, 415, "content-encoding", "This content encoding is not taken here", "send the body plain or with Content-Encoding: gzip"},
 	{sensors.ErrContentType, 415, "media-type", "This content type is not taken here", "send application/json, application/x-ndjson or application/x-protobuf"},
+	{spool.ErrFull, 503, "spool-full", "Kafka is away and the spool of this gateway is full", "keep the reads and send them again as Retry-After says; here, bring Kafka back, raise gateway.spool.max_bytes or free the disk"},
 	{sensors.ErrTooManyReads, 413, "too-many-reads", "The batch has too many reads", "send at most 10,000 reads at once"},
 	{sensors.ErrBodyTooLarge, 413, "too-large", "The body is too large", "send smaller batches"},
 	{errBomb, 413, "expands", "The body expands too much", "send smaller batches"},
@@ -161,6 +165,7 @@ type detailed struct {
 	err    error // a row of problems
 	detail string
 	errs   []ProblemError
+	report *stream.ImportReport
 }
 
 func (d *detailed) Error() string { return d.err.Error() }
@@ -214,7 +219,7 @@ func problemOf(err error) Problem {
 	p.Type = problemPrefix + p.Type
 	var d *detailed
 	if errors.As(err, &d) {
-		p.Detail, p.Errors = d.detail, d.errs
+		p.Detail, p.Errors, p.Report = d.detail, d.errs, d.report
 	}
 	return p
 }

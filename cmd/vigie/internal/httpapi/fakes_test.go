@@ -421,7 +421,7 @@ func (d *fakeDesk) WithdrawEntry(_ context.Context, actor, list, id, reason stri
 	return d.version, nil
 }
 
-func (d *fakeDesk) Import(_ context.Context, actor, list string, csv io.Reader, dryRun bool) (stream.ImportReport, error) {
+func (d *fakeDesk) ImportFile(_ context.Context, actor, list string, file io.Reader, opt stream.ImportOptions) (stream.ImportReport, error) {
 	if err := d.fail(list); err != nil {
 		return stream.ImportReport{}, err
 	}
@@ -431,12 +431,16 @@ func (d *fakeDesk) Import(_ context.Context, actor, list string, csv io.Reader, 
 	if l == nil {
 		return stream.ImportReport{}, stream.ErrNoList
 	}
-	im, err := watchlist.ParseCSV(csv, l, testNow, time.UTC)
-	if err != nil {
+	im, err := watchlist.ParseEntries(file, l, testNow, watchlist.ImportOptions{Format: opt.Format, Defaults: opt.Defaults, Zone: time.UTC})
+	var wrong *watchlist.DefaultsError
+	switch {
+	case errors.As(err, &wrong):
+		return stream.ImportReport{}, &stream.InvalidError{Fields: wrong.Fields}
+	case err != nil:
 		return stream.ImportReport{}, err
 	}
-	rep := stream.ImportReport{Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Added: len(im.Entries), Version: d.version}
-	if !dryRun && rep.Rejected == 0 {
+	rep := stream.ImportReport{Format: im.Format.String(), Rows: im.Rows, Rejected: im.Rejected, Errors: im.Errors, Omitted: im.Omitted, Added: len(im.Entries), Version: d.version}
+	if !opt.DryRun && (rep.Rejected == 0 || opt.Partial) {
 		d.entries[list] = append(d.entries[list], im.Entries...)
 		rep.Applied, d.actor = true, actor
 	}

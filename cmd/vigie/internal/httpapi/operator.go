@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -28,13 +29,13 @@ type listDesk interface {
 	Entry(list, id string) (*watchlist.Entry, bool)
 	AddEntry(ctx context.Context, actor, list string, in watchlist.EntryInput) (*watchlist.Entry, error)
 	WithdrawEntry(ctx context.Context, actor, list, id, reason string) (version int64, err error)
-	Import(ctx context.Context, actor, list string, csv io.Reader, dryRun bool) (stream.ImportReport, error)
+	ImportFile(ctx context.Context, actor, list string, file io.Reader, opt stream.ImportOptions) (stream.ImportReport, error)
 	Explain(q stream.ExplainQuery) stream.Explanation
 }
 
 const (
 	maxForm   = 64 << 10 // bytes of a JSON body that a person writes
-	maxImport = 1 << 30  // bytes of a CSV: ten million rows
+	maxImport = 1 << 30  // bytes of a file of entries: ten million rows
 	// longAnswer is for what may carry or change millions of rows.
 	longAnswer = 15 * time.Minute
 
@@ -194,26 +195,48 @@ func (s *Server) deleteEntry(w http.ResponseWriter, r *http.Request, who *Token)
 }
 
 func (s *Server) postImport(w http.ResponseWriter, r *http.Request, who *Token) error {
-	dryRun, err := dryRunParam(r.URL.Query())
+	opt, err := importParams(r.URL.Query())
 	if err != nil {
 		return err
 	}
-	body, err := openBody(w, r, maxImport, "text/csv")
+	body, err := openBody(w, r, maxImport, "text/csv", "text/plain")
 	if err != nil {
 		return err
 	}
 	list := r.PathValue("list")
-	report, err := s.cfg.Desk.Import(r.Context(), who.Name, list, body, dryRun)
+	report, err := s.cfg.Desk.ImportFile(r.Context(), who.Name, list, body, opt)
 	if err != nil {
 		return err
 	}
-	if report.Rejected > 0 {
+	if report.Rejected > 0 && (!opt.Partial || report.Omitted > 0) {
 		return rejectedImport(report)
 	}
 	if report.Applied {
 		s.logChange(who, "list imported", list, "", report.Version)
 	}
 	return writeJSON(w, http.StatusOK, report)
+}
+
+// importParams reads how a file is to be imported.
+func importParams(q url.Values) (opt stream.ImportOptions, err error) {
+	if opt.DryRun, err = dryRunParam(q); err != nil {
+		return opt, err
+	}
+	if text := q.Get("accept_partial"); text != "" {
+		if opt.Partial, err = strconv.ParseBool(text); err != nil {
+			return opt, badParam("accept_partial", "must be 1 or 0")
+		}
+	}
+	if word := q.Get("format"); word != "" {
+		if opt.Format, err = watchlist.ParseFormat(word); err != nil {
+			return opt, badParam("format", err.Error())
+		}
+	}
+	opt.Defaults = watchlist.Defaults{
+		Reason: q.Get("reason"), CaseRef: q.Get("case_ref"), Requester: q.Get("requester"), Country: q.Get("country"),
+		ValidUntil: q.Get("valid_until"), ValidFor: q.Get("valid_for"),
+	}
+	return opt, nil
 }
 
 func rejectedImport(report stream.ImportReport) error {
@@ -224,6 +247,8 @@ func rejectedImport(report stream.ImportReport) error {
 	for _, e := range report.Errors {
 		d.errs = append(d.errs, ProblemError{Row: e.Row, Column: e.Column, Reason: e.Reason})
 	}
+	report.Errors = nil // they stand there already
+	d.report = &report
 	return d
 }
 
