@@ -19,28 +19,22 @@ import (
 
 // Matcher holds lists and entries in plain maps and slices.
 type Matcher struct {
-	lists   map[string]*list
+	lists   map[string]*watchlist.List
 	entries []entry
 	sensors map[string]*control.Sensor
 
 	exemptions []*watchlist.Exemption
 }
 
-// list is a watchlist, nil while none bears the id. With the race detector a look into a map
-// costs as much as all else that an entry is asked.
-type list struct{ *watchlist.List }
-
 // entry is an entry as it is looked at, and as it is handed out.
 type entry struct {
 	*watchlist.Entry
-	list        *list
-	packed      *watchlist.Packed
-	from, until int64 // validity in milliseconds
+	packed *watchlist.Packed
 }
 
 // New returns a Matcher that knows no entry.
 func New() *Matcher {
-	return &Matcher{lists: map[string]*list{}, sensors: map[string]*control.Sensor{}}
+	return &Matcher{lists: map[string]*watchlist.List{}, sensors: map[string]*control.Sensor{}}
 }
 
 // Apply makes the changes, in order.
@@ -48,9 +42,9 @@ func (m *Matcher) Apply(changes []control.Change) {
 	for _, c := range changes {
 		switch {
 		case c.NewList != nil:
-			m.list(c.NewList.ID).List = c.NewList
+			m.lists[c.NewList.ID] = c.NewList
 		case c.OldList != nil:
-			m.list(c.OldList.ID).List = nil
+			delete(m.lists, c.OldList.ID)
 		}
 		switch {
 		case c.NewSensor != nil:
@@ -64,8 +58,7 @@ func (m *Matcher) Apply(changes []control.Change) {
 			})
 		}
 		if c.NewEntry != nil {
-			e := c.NewEntry.Unpack()
-			m.entries = append(m.entries, entry{e, m.list(e.List), c.NewEntry, e.ValidFrom.UnixMilli(), e.ValidUntil.UnixMilli()})
+			m.entries = append(m.entries, entry{c.NewEntry.Unpack(), c.NewEntry})
 		}
 		if c.OldExemption != nil {
 			m.exemptions = slices.DeleteFunc(m.exemptions, func(x *watchlist.Exemption) bool { return x == c.OldExemption })
@@ -76,39 +69,26 @@ func (m *Matcher) Apply(changes []control.Change) {
 	}
 }
 
-func (m *Matcher) list(id string) *list {
-	l := m.lists[id]
-	if l == nil {
-		l = new(list)
-		m.lists[id] = l
-	}
-	return l
-}
-
 // Match returns the hits of a read, in the order in which the entries came.
 func (m *Matcher) Match(q matcher.Query) (hits []matcher.Hit) {
 	r := look(q)
-	sensor := m.sensors[q.Sensor]
-	for i := range m.entries {
-		if h, ok := m.meet(&m.entries[i], sensor, &q, &r); ok {
+	for _, e := range m.entries {
+		if h, ok := m.meet(e, q, r); ok {
 			hits = append(hits, h)
 		}
 	}
 	return hits
 }
 
-func (m *Matcher) meet(e *entry, sensor *control.Sensor, q *matcher.Query, r *reading) (h matcher.Hit, ok bool) {
-	list := e.list.List
+func (m *Matcher) meet(e entry, q matcher.Query, r reading) (h matcher.Hit, ok bool) {
+	list := m.lists[e.List]
 	if list == nil {
 		return h, false
 	}
-	if q.At < e.from || q.At >= e.until {
+	if q.At < e.ValidFrom.UnixMilli() || q.At >= e.ValidUntil.UnixMilli() {
 		return h, false
 	}
-	if !allowed(list, q.Sensor, sensor) {
-		return h, false
-	}
-	if list.Tolerance == watchlist.ToleranceExact && e.Key != q.Key {
+	if !m.allowed(list, q.Sensor) {
 		return h, false
 	}
 	h = matcher.Hit{Entry: e.packed, List: list, Country: plate.CountryUnknown}
@@ -149,10 +129,6 @@ func (m *Matcher) meet(e *entry, sensor *control.Sensor, q *matcher.Query, r *re
 	if list.Tolerance == watchlist.ToleranceNear {
 		h.Kind = matcher.KindNear
 	}
-	threshold := list.Threshold
-	if threshold == 0 {
-		threshold = matcher.DefaultThreshold(list.Tolerance, m.count(list.ID))
-	}
 	if e.Key == q.Key {
 		h.Score = 0.4
 		return h, true
@@ -165,6 +141,10 @@ func (m *Matcher) meet(e *entry, sensor *control.Sensor, q *matcher.Query, r *re
 		h.Grade = matcher.GradeMedium
 	}
 	h.Differs = differing(e.Key.String(), r.text)
+	threshold := list.Threshold
+	if threshold == 0 { // last, since it looks at every entry again
+		threshold = matcher.DefaultThreshold(list.Tolerance, m.count(list.ID))
+	}
 	return h, h.Score >= threshold
 }
 
@@ -203,7 +183,7 @@ func look(q matcher.Query) (r reading) {
 
 // finds reports whether a list of tolerance t looks for e at all in a read that
 // does not equal it.
-func (r *reading) finds(e *entry, t watchlist.Tolerance) bool {
+func (r *reading) finds(e entry, t watchlist.Tolerance) bool {
 	entry := folded(e.Key.String())
 	if slices.Contains(r.texts, entry) {
 		return true
@@ -226,7 +206,7 @@ func (r *reading) finds(e *entry, t watchlist.Tolerance) bool {
 }
 
 // score weighs the readings of q by how sure the sensor is of each.
-func score(e *entry, q *matcher.Query) (p float32) {
+func score(e entry, q matcher.Query) (p float32) {
 	var r misread.Reading
 	r.Set(q.Key, q.Country, q.Conf, q.CharConf)
 	sure := func(conf float32) float32 {
@@ -265,9 +245,9 @@ func score(e *entry, q *matcher.Query) (p float32) {
 	return p
 }
 
-// allowed applies the purpose limitations of a list and of a sensor, s where it is registered.
-func allowed(l *watchlist.List, sensor string, s *control.Sensor) bool {
-	if s != nil {
+// allowed applies the purpose limitations of a list and of a sensor.
+func (m *Matcher) allowed(l *watchlist.List, sensor string) bool {
+	if s := m.sensors[sensor]; s != nil {
 		if len(s.Lists) > 0 && !slices.Contains(s.Lists, l.ID) {
 			return false
 		}
@@ -285,7 +265,7 @@ func allowed(l *watchlist.List, sensor string, s *control.Sensor) bool {
 	if slices.Contains(l.Sensors, sensor) {
 		return true
 	}
-	if s != nil {
+	if s := m.sensors[sensor]; s != nil {
 		for _, z := range s.Zones {
 			if slices.Contains(l.Zones, z) {
 				return true

@@ -83,7 +83,7 @@ func TestLoadAllIsLoad(t *testing.T) {
 	for _, tt := range []struct {
 		records      int
 		procs, sizes []int
-	}{{1000, []int{1, 3}, []int{7, 1001}}, {24_000, []int{5}, []int{5000, 24_001}}} {
+	}{{1000, []int{1, 3}, []int{7, 1001}}, {40_000, []int{2, 5}, []int{5000, 40_001}}} {
 		recs := jumble(tt.records, 1)
 		one := func() (s *control.State, bad []control.RecordError) {
 			s = control.NewState()
